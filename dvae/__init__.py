@@ -1,0 +1,1 @@
+"""Stage one: images <-> grids of codes (paper, section 2.1 and appendix A)."""

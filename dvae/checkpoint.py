@@ -1,0 +1,64 @@
+"""A tokenizer's checkpoint folder: weights and config, and nothing else needed."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+from dvae.model import DiscreteVAE, DVAEConfig
+from dvae.tokenizer import ImageTokenizer
+from training.checkpoint import (
+    CONFIG,
+    fingerprint,
+    load_into,
+    read_weights,
+    write_folder,
+    write_model,
+)
+from training.config import merge, read_yaml, to_yaml
+from training.errors import UserError
+
+# ADD A TOKENIZER = one module with a config and an ImageTokenizer, and one line here.
+TOKENIZERS: dict[str, tuple[type, type[ImageTokenizer]]] = {"dvae": (DVAEConfig, DiscreteVAE)}
+
+
+@dataclass
+class SavedTokenizer:
+    """What a tokenizer folder's config.yaml says."""
+
+    tokenizer: str = "dvae"
+    """Kind of tokenizer: a name in TOKENIZERS."""
+    model: DVAEConfig = field(default_factory=DVAEConfig)
+    """Its config."""
+
+
+def save_tokenizer(folder: Path, tokenizer: ImageTokenizer, config: SavedTokenizer) -> None:
+    """Write a tokenizer's folder, in bfloat16."""
+    write_folder(
+        folder,
+        lambda new: write_model(
+            new, tokenizer.state_dict(), to_yaml(config), dtype=torch.bfloat16
+        ),
+    )
+
+
+def load_tokenizer(folder: Path) -> tuple[ImageTokenizer, SavedTokenizer]:
+    """Return a folder's tokenizer in float32, in evaluation mode. Raises `UserError`.
+
+    A training run's checkpoint works as well as a saved tokenizer.
+    """
+    weights = read_weights(folder)
+    stored = read_yaml(folder / CONFIG)
+    if "tokenizer" not in stored or "model" not in stored:
+        raise UserError(f"{folder} is not a tokenizer's folder: its {CONFIG} has no tokenizer")
+    kept = OmegaConf.create({"tokenizer": stored.tokenizer, "model": stored.model})
+    config: SavedTokenizer = merge(SavedTokenizer(), kept, source=str(folder / CONFIG))
+    tokenizer = TOKENIZERS[config.tokenizer][1](config.model)
+    load_into(tokenizer, weights, folder)
+    return tokenizer.eval().requires_grad_(False), config
+
+
+def tokenizer_fingerprint(tokenizer: ImageTokenizer) -> str:
+    """Return a short hash that stage two stores, to refuse codes of another tokenizer."""
+    return fingerprint(tokenizer.state_dict())

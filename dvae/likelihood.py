@@ -1,0 +1,40 @@
+"""Likelihoods of pixel values, and the pixel map around them (appendix A.3)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+EPSILON = 0.1  # keeps mapped pixels away from 0 and 1, where the logit is infinite
+
+
+def map_pixels(pixels: Tensor) -> Tensor:
+    """Map pixel values from [0, 1] into [ε, 1 − ε], where the likelihood lives: φ(x) of A.3."""
+    return (1 - 2 * EPSILON) * pixels + EPSILON
+
+
+def unmap_pixels(mapped: Tensor) -> Tensor:
+    """Invert `map_pixels`, clamped to [0, 1]."""
+    return ((mapped - EPSILON) / (1 - 2 * EPSILON)).clamp(0, 1)
+
+
+def logit_laplace_nll(mapped: Tensor, mu: Tensor, ln_b: Tensor) -> Tensor:
+    """Return −ln f(x | μ, b) for each pixel value, in nats (A.3).
+
+    f(x | μ, b) = exp(−|logit(x) − μ| / b) / (2 b x (1 − x)). All shapes broadcast to `mapped`'s,
+    which must lie strictly between 0 and 1.
+    """
+    distance = (torch.logit(mapped) - mu).abs()
+    return distance * torch.exp(-ln_b) + ln_b + math.log(2) + torch.log(mapped * (1 - mapped))
+
+
+def gaussian_nll(mapped: Tensor, mu: Tensor, ln_b: Tensor) -> Tensor:
+    """Return −ln N(x; sigmoid(μ), b²) for each pixel value, in nats: squared error, not the paper's.
+
+    `mu` is a logit as in `logit_laplace_nll`, so that reconstructions are read off alike.
+    """
+    distance = (mapped - torch.sigmoid(mu)) * torch.exp(-ln_b)
+    return 0.5 * distance.square() + ln_b + 0.5 * math.log(2 * math.pi)
+
+
+LIKELIHOODS = {"logit_laplace": logit_laplace_nll, "gaussian": gaussian_nll}

@@ -1,0 +1,185 @@
+"""The convolutional encoder and decoder of the dVAE (appendix A.2), with the options around them.
+
+With the defaults of `NetworkConfig` these are the networks of OpenAI's public release, down to
+parameter names, order and initialisation. Shapes: B batch, K codebook size, (R, C) grid.
+"""
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.errors import UserError
+
+OUTPUT_MAPS = 6  # three for μ, three for ln b
+
+
+@dataclass
+class NetworkConfig:
+    """Size and form of the dVAE's two networks."""
+
+    width: int = 256
+    """Channels of the first encoder group; each further group doubles them."""
+    groups: int = 4
+    """Groups of residual blocks; the picture is halved between two groups."""
+    blocks: int = 2
+    """Residual blocks in each group."""
+    bottleneck: int = 4
+    """A block's inner convolutions have this many times fewer channels than the block."""
+    decoder_init: int = 128
+    """Channels to which the decoder first projects the codebook vectors."""
+    stem_stride: int = 1
+    """Stride of the encoder's first convolution; the decoder ends with a pixel shuffle to match."""
+    norm: str = "none"
+    """Normalisation at the start of each block: none (the paper) or group (GroupNorm)."""
+    attention: bool = False
+    """Add a self-attention layer over the grid beside the coarsest group (not in the paper)."""
+
+    def validate(self) -> None:
+        """Raise `UserError` on values that no network can be built from."""
+        for name in ("width", "groups", "blocks", "bottleneck", "decoder_init", "stem_stride"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.network.{name} must be at least 1")
+        if self.stem_stride not in (1, 2, 4):
+            raise UserError(f"model.network.stem_stride is {self.stem_stride}; use 1, 2 or 4")
+        if self.norm not in NORMS:
+            raise UserError(f"model.network.norm is {self.norm!r}; use one of {', '.join(NORMS)}")
+        if self.width % self.bottleneck:
+            raise UserError("model.network.width must be a multiple of model.network.bottleneck")
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels on a side of the patch that one code stands for."""
+        return self.stem_stride * 2 ** (self.groups - 1)
+
+    @property
+    def layers(self) -> int:
+        """Residual blocks in one network: what the paper scales each residual branch by."""
+        return self.groups * self.blocks
+
+
+def _group_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(math.gcd(channels, 32), channels)
+
+
+NORMS = {"none": lambda channels: nn.Identity(), "group": _group_norm}
+
+
+class Conv2d(nn.Module):
+    """A same-padded convolution with the release's parameter names (`w`, `b`) and initialisation."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride, self.padding = stride, (kernel - 1) // 2
+        self.w = nn.Parameter(torch.empty(n_out, n_in, kernel, kernel))
+        self.b = nn.Parameter(torch.zeros(n_out))
+        nn.init.normal_(self.w, std=1 / math.sqrt(n_in * kernel**2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.w, self.b, stride=self.stride, padding=self.padding)
+
+
+class Block(nn.Module):
+    """`id_path(x) + post_gain · res_path(x)`, the residual block of both networks."""
+
+    def __init__(
+        self, config: NetworkConfig, n_in: int, n_out: int, kernels: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        n_hidden = n_out // config.bottleneck
+        channels = [n_in, *[n_hidden] * (len(kernels) - 1), n_out]
+        path: OrderedDict[str, nn.Module] = OrderedDict()
+        if config.norm != "none":
+            path["norm"] = NORMS[config.norm](n_in)
+        for i, kernel in enumerate(kernels):
+            path[f"relu_{i + 1}"] = nn.ReLU()
+            path[f"conv_{i + 1}"] = Conv2d(channels[i], channels[i + 1], kernel)
+        self.id_path = Conv2d(n_in, n_out, 1) if n_in != n_out else nn.Identity()
+        self.res_path = nn.Sequential(path)
+        # With normalised inputs the branch no longer grows with depth, so a milder gain trains.
+        self.post_gain = 1 / config.layers**2 if config.norm == "none" else config.layers**-0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.id_path(x) + self.post_gain * self.res_path(x)
+
+
+class GridAttention(nn.Module):
+    """Residual self-attention over all grid positions, so that codes can share out the picture."""
+
+    def __init__(self, channels: int, head_width: int = 32) -> None:
+        super().__init__()
+        self.heads = max(1, channels // head_width)
+        self.norm = _group_norm(channels)
+        self.qkv = Conv2d(channels, 3 * channels, 1)
+        self.out = Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.out.w)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.shape[-2]
+        q, k, v = rearrange(
+            self.qkv(self.norm(x)), "b (three h d) r c -> three b h (r c) d", three=3, h=self.heads
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(rearrange(mixed, "b h (r c) d -> b (h d) r c", r=rows))
+
+
+class Encoder(nn.Module):
+    """Mapped pixels [B, 3, H, W] to logits over the codebook [B, K, R, C]."""
+
+    def __init__(self, config: NetworkConfig, codebook_size: int) -> None:
+        super().__init__()
+        blocks: OrderedDict[str, nn.Module] = OrderedDict()
+        blocks["input"] = Conv2d(3, config.width, 7, stride=config.stem_stride)
+        n_in = config.width
+        for g in range(config.groups):
+            n_out = config.width * 2**g
+            group: OrderedDict[str, nn.Module] = OrderedDict()
+            for i in range(config.blocks):
+                group[f"block_{i + 1}"] = Block(config, n_in, n_out, (3, 3, 3, 1))
+                n_in = n_out
+            if g < config.groups - 1:
+                group["pool"] = nn.MaxPool2d(2)
+            elif config.attention:
+                group["attention"] = GridAttention(n_out)
+            blocks[f"group_{g + 1}"] = nn.Sequential(group)
+        blocks["output"] = nn.Sequential(
+            OrderedDict(relu=nn.ReLU(), conv=Conv2d(n_in, codebook_size, 1))
+        )
+        self.blocks = nn.Sequential(blocks)
+
+    def forward(self, mapped: Tensor) -> Tensor:
+        return self.blocks(mapped)
+
+
+class Decoder(nn.Module):
+    """(Soft) one-hot codes [B, K, R, C] to the six maps [B, 6, H, W]: μ, then ln b."""
+
+    def __init__(self, config: NetworkConfig, codebook_size: int) -> None:
+        super().__init__()
+        blocks: OrderedDict[str, nn.Module] = OrderedDict()
+        blocks["input"] = Conv2d(codebook_size, config.decoder_init, 1)
+        n_in = config.decoder_init
+        for g in range(config.groups):
+            n_out = config.width * 2 ** (config.groups - 1 - g)
+            group: OrderedDict[str, nn.Module] = OrderedDict()
+            for i in range(config.blocks):
+                group[f"block_{i + 1}"] = Block(config, n_in, n_out, (1, 3, 3, 3))
+                n_in = n_out
+            if g == 0 and config.attention:
+                group["attention"] = GridAttention(n_out)
+            if g < config.groups - 1:
+                group["upsample"] = nn.Upsample(scale_factor=2, mode="nearest")
+            blocks[f"group_{g + 1}"] = nn.Sequential(group)
+        head: OrderedDict[str, nn.Module] = OrderedDict(relu=nn.ReLU())
+        head["conv"] = Conv2d(n_in, OUTPUT_MAPS * config.stem_stride**2, 1)
+        if config.stem_stride > 1:
+            head["shuffle"] = nn.PixelShuffle(config.stem_stride)
+        blocks["output"] = nn.Sequential(head)
+        self.blocks = nn.Sequential(blocks)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.blocks(codes)

@@ -1,0 +1,53 @@
+"""What the rest of the project knows of stage one: pictures in, grids of codes out, and back."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class LossReport:
+    """One update's loss and the figures that a person watches beside it."""
+
+    total: Tensor
+    """Scalar to differentiate."""
+    metrics: dict[str, float | Tensor] = field(default_factory=dict)
+    """Named figures, detached scalars."""
+
+
+class ImageTokenizer(nn.Module, ABC):
+    """Pictures to grids of discrete codes and back.
+
+    Stage two sees nothing of stage one but this class. Pixel values are in [0, 1]; pictures are
+    [B, 3, image_size, image_size]; codes are int64 [B, rows, columns] in [0, vocab_size).
+    A tokenizer owns its loss, its schedules and its optimiser's parameters, so that the training
+    script never asks which tokenizer it trains.
+    """
+
+    vocab_size: int
+    image_size: int
+    rows: int
+    columns: int
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the codes of pictures: deterministic, without noise."""
+
+    @abstractmethod
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the pictures of codes, clamped to [0, 1]."""
+
+    @abstractmethod
+    def loss(self, images: Tensor, step: int) -> LossReport:
+        """Return the training loss of update `step` (from 0), which its schedules depend on."""
+
+    def forward(self, images: Tensor, step: int) -> LossReport:
+        """`loss`, under the name that data-parallel wrappers call."""
+        return self.loss(images, step)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Encode and decode: what a picture looks like after its codes have been all that is kept."""
+        return self.decode(self.encode(images))

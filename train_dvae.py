@@ -1,0 +1,87 @@
+"""Stage one: train an image tokenizer (paper, section 2.1 and appendix A)."""
+
+from dataclasses import dataclass, field
+
+from dvae.checkpoint import TOKENIZERS, SavedTokenizer, save_tokenizer
+from dvae.metrics import measure
+from dvae.model import DVAEConfig
+from training.config import load_config
+from training.data import DataConfig, Pictures, all_pictures, batches, open_sources
+from training.errors import UserError, command
+from training.grids import grid, save_picture
+from training.pictures import to_picture, to_tensor
+from training.run import Run, RunConfig
+from training.trainer import OptimiserConfig, Trainer
+
+USAGE = """
+usage: python train_dvae.py [--config configs/dvae/NAME.yaml] [key=value ...]
+
+Trains a tokenizer and writes run.out/tokenizer, a folder that train_dalle.py takes as
+data.tokenizer. The same command resumes an interrupted run.
+"""
+
+
+@dataclass
+class TrainDVAE:
+    """All of stage one."""
+
+    tokenizer: str = "dvae"
+    """Kind of tokenizer: a name in dvae.checkpoint.TOKENIZERS."""
+    model: DVAEConfig = field(default_factory=DVAEConfig)
+    """The tokenizer."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Its pictures; captions are not needed here."""
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    """Its optimiser."""
+    run: RunConfig = field(default_factory=RunConfig)
+    """Length and output."""
+    held_out_pictures: int = 512
+    """How many held-out pictures are measured (0: all)."""
+
+    def validate(self) -> None:
+        """Raise `UserError` if the tokenizer is unknown."""
+        if self.tokenizer not in TOKENIZERS:
+            raise UserError(
+                f"tokenizer is {self.tokenizer!r}; use one of {', '.join(sorted(TOKENIZERS))}"
+            )
+
+
+@command
+def main() -> None:
+    config = load_config(TrainDVAE, USAGE)
+    run = Run(config)
+    train, held_out = open_sources(config.data)
+    size = config.model.image_size
+    pictures = Pictures(train, size, config.data.augment)
+    held_out = all_pictures(Pictures(held_out, size, None), config.held_out_pictures)
+    run.write(f"{len(train)} training pictures, {len(held_out)} held-out pictures measured")
+
+    tokenizer = TOKENIZERS[config.tokenizer][1](config.model)
+    trainer = Trainer(tokenizer, config.optimiser, run.accelerator)
+    run.resume(trainer)
+    if config.run.compile:
+        for network in tokenizer.children():
+            network.compile()
+    accelerator = run.accelerator
+    stream = batches(pictures, run.order(len(pictures)), config.data.workers)
+
+    for step in run.updates():
+        images = to_tensor([example.pixels for example in next(stream)])
+        report = trainer.model(images.to(accelerator.device), step)
+        run.log({"lr": trainer.lr, "loss": trainer.update(report.total), **report.metrics})
+        if run.due(config.run.evaluate_every) and accelerator.is_main_process:
+            run.log(measure(trainer.average, held_out), now=True)
+            shown = to_tensor(held_out[:16]).to(accelerator.device)
+            rebuilt = trainer.average.reconstruct(shown)
+            pairs = [to_picture(image) for image in [*shown, *rebuilt]]
+            path = run.folder / "reconstructions" / f"{trainer.step:07d}.png"
+            save_picture(grid(pairs, columns=len(shown)), path)
+
+    if accelerator.is_main_process:
+        saved = SavedTokenizer(config.tokenizer, config.model)
+        save_tokenizer(run.folder / "tokenizer", trainer.average, saved)
+        run.write(f"wrote {run.folder / 'tokenizer'}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
