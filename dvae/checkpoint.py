@@ -37,9 +37,7 @@ def save_tokenizer(folder: Path, tokenizer: ImageTokenizer, config: SavedTokeniz
     """Write a tokenizer's folder, in bfloat16."""
     write_folder(
         folder,
-        lambda new: write_model(
-            new, tokenizer.state_dict(), to_yaml(config), dtype=torch.bfloat16
-        ),
+        lambda new: write_model(new, tokenizer.state_dict(), to_yaml(config), dtype=torch.bfloat16),
     )
 
 

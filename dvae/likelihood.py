@@ -29,7 +29,9 @@ def logit_laplace_nll(mapped: Tensor, mu: Tensor, ln_b: Tensor) -> Tensor:
 
 
 def gaussian_nll(mapped: Tensor, mu: Tensor, ln_b: Tensor) -> Tensor:
-    """Return −ln N(x; sigmoid(μ), b²) for each pixel value, in nats: squared error, not the paper's.
+    """Return −ln N(x; sigmoid(μ), b²) for each pixel value, in nats.
+
+    Squared error around the reconstruction, which the paper does not use.
 
     `mu` is a logit as in `logit_laplace_nll`, so that reconstructions are read off alike.
     """

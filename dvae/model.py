@@ -18,7 +18,7 @@ SCALES = ("learned", "constant")
 
 @dataclass
 class ObjectiveConfig:
-    """The dVAE's loss. The defaults are the paper's; the rest is measured in docs/experiments.md."""
+    """The dVAE's loss. The defaults are the paper's; docs/experiments.md measures the rest."""
 
     kl_weight: float = 6.6
     """Final weight β of the KL to the uniform prior."""
@@ -133,11 +133,11 @@ class DiscreteVAE(ImageTokenizer):
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         one_hot = F.one_hot(codes, self.vocab_size).movedim(-1, 1)
-        maps = self.decoder(one_hot.to(self.decoder.blocks[0].w.dtype))
+        maps = self.decoder(one_hot.to(next(self.decoder.parameters()).dtype))
         return unmap_pixels(torch.sigmoid(maps[:, :3].float()))
 
     def loss(self, images: Tensor, step: int) -> LossReport:
-        """Return the negative ELB a pixel value (A.3: everything over 3HW), with A.2's schedules."""
+        """Return the negative ELB a pixel value (A.3: all over 3HW), under A.2's schedules."""
         options = self.config.objective
         temperature = cosine(
             step, options.temperature_updates, options.temperature_start, options.temperature_end
@@ -158,9 +158,7 @@ class DiscreteVAE(ImageTokenizer):
         weighted = nll * ln_b.detach().mul(options.beta_nll).exp() if options.beta_nll else nll
         kl_weight = cosine(step, options.kl_updates, 0.0, options.kl_weight)
         total = (
-            weighted.mean()
-            + kl_weight * kl_per_value
-            - options.entropy_weight * marginal_entropy
+            weighted.mean() + kl_weight * kl_per_value - options.entropy_weight * marginal_entropy
         )
         bits = 1 / math.log(2)
         return LossReport(

@@ -70,7 +70,7 @@ NORMS = {"none": lambda channels: nn.Identity(), "group": _group_norm}
 
 
 class Conv2d(nn.Module):
-    """A same-padded convolution with the release's parameter names (`w`, `b`) and initialisation."""
+    """A same-padded convolution, named (`w`, `b`) and initialised as in the release."""
 
     def __init__(self, n_in: int, n_out: int, kernel: int, stride: int = 1) -> None:
         super().__init__()

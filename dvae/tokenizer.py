@@ -49,5 +49,5 @@ class ImageTokenizer(nn.Module, ABC):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Encode and decode: what a picture looks like after its codes have been all that is kept."""
+        """Encode and decode: what is left of a picture when only its codes are kept."""
         return self.decode(self.encode(images))

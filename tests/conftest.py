@@ -20,7 +20,7 @@ def _few_threads() -> None:
     torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
-@pytest.fixture()
+@pytest.fixture
 def picture_folder(tmp_path: Path) -> Path:
     """Twelve small coloured pictures with captions in metadata.csv."""
     folder = tmp_path / "pictures"
@@ -38,7 +38,7 @@ def picture_folder(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def run_script(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:

@@ -23,7 +23,7 @@ from training.errors import UserError
 from training.pictures import AugmentConfig, augment, centre_square, open_picture, to_array
 
 
-def captions(config: DataConfig) -> list[str | None]:
+def captions(config: DataConfig) -> list[str]:
     train, held_out = open_sources(config)
     return sorted(s.record(i).caption or "" for s in (train, held_out) for i in range(len(s)))
 
@@ -43,7 +43,10 @@ def test_a_folder_with_metadata_jsonl_and_one_with_text_files(picture_folder: Pa
     (picture_folder / "04.txt").write_text("from a text file\n")
     config = DataConfig(path=str(picture_folder), held_out_share=0)
     source = captioned(open_sources(config)[0])
-    assert [source.record(i).caption for i in range(len(source))] == ["from jsonl", "from a text file"]
+    assert [source.record(i).caption for i in range(len(source))] == [
+        "from jsonl",
+        "from a text file",
+    ]
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -77,10 +80,15 @@ def test_parquet(tmp_path: Path) -> None:
         mirrorable_column="mirrorable",
     )
     record = open_sources(config)[0].record(1)
-    assert (record.caption, record.artist, record.keywords, record.mirrorable) == ("b", "y", (), False)
+    assert (record.caption, record.artist, record.keywords, record.mirrorable) == (
+        "b",
+        "y",
+        (),
+        False,
+    )
     assert np.array_equal(to_array(open_picture(record.image)), to_array(image))
     config.artist_column = "painter"
-    with pytest.raises(UserError, match="painter.*it has image, caption"):
+    with pytest.raises(UserError, match=r"painter.*it has image, caption"):
         open_sources(config)
 
 
@@ -161,7 +169,8 @@ def test_evaluation_crops_the_centre() -> None:
 
 
 def test_augmentation_stays_near_the_centre_as_in_the_paper() -> None:
-    """The square's offset is between 3/8 and 5/8 of the slack, so a 3:1 picture's ends are unseen."""
+    """The square's offset is between 3/8 and 5/8 of the slack, so the ends of a 3:1 picture
+    are never seen."""
     array = np.zeros((16, 48, 3), dtype=np.uint8)
     array[:, :10], array[:, 38:] = 255, 255
     seen = [

@@ -55,12 +55,18 @@ def test_a_block_adds_its_branch_with_the_papers_gain() -> None:
 
 def test_convolutions_start_with_the_releases_variance() -> None:
     torch.manual_seed(0)
-    weight = Encoder(NetworkConfig(width=64), 16).state_dict()["blocks.group_3.block_2.res_path.conv_2.w"]
+    weight = Encoder(NetworkConfig(width=64), 16).state_dict()[
+        "blocks.group_3.block_2.res_path.conv_2.w"
+    ]
     assert weight.std().item() == pytest.approx(1 / math.sqrt(64 * 9), rel=0.05)
 
 
-@pytest.mark.parametrize(("stride", "norm", "attention"), [(1, "none", False), (2, "group", True), (4, "group", False)])
-def test_every_network_option_builds_the_grid_it_says(stride: int, norm: str, attention: bool) -> None:
+@pytest.mark.parametrize(
+    ("stride", "norm", "attention"), [(1, "none", False), (2, "group", True), (4, "group", False)]
+)
+def test_every_network_option_builds_the_grid_it_says(
+    stride: int, norm: str, attention: bool
+) -> None:
     network = NetworkConfig(8, 2, 1, 4, 8, stride, norm, attention)
     side = 4 * network.downsampling
     model = DiscreteVAE(DVAEConfig(side, 4, 12, network))

@@ -1,1 +1,1 @@
-"""What the training scripts share: configs, data, the loop's bookkeeping, checkpoints, schedules."""
+"""What the training scripts share: configs, data, bookkeeping, checkpoints, schedules."""

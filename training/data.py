@@ -8,14 +8,17 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast, get_args
 
 import numpy as np
+import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from corpora.shapes.words import Split
 from training.errors import UserError
 from training.pictures import (
     AugmentConfig,
@@ -74,7 +77,7 @@ class Record(NamedTuple):
 
     name: str
     """What an error message calls it: a path, or the dataset with its row."""
-    image: Path | bytes | Image.Image
+    image: Path | bytes | Image.Image | Callable[[], Image.Image]
     caption: str | None
     artist: str = ""
     keywords: tuple[str, ...] = ()
@@ -87,6 +90,8 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def record(self, index: int) -> Record: ...
+
+    def has_caption(self, index: int) -> bool: ...
 
 
 class FolderSource:
@@ -138,6 +143,9 @@ class FolderSource:
             caption = beside.read_text("utf-8", errors="replace").strip()
         return Record(str(path), path, caption)
 
+    def has_caption(self, index: int) -> bool:
+        return bool((self.record(index).caption or "").strip())
+
 
 class DatasetsSource:
     """Parquet files, or any dataset that the `datasets` library loads by name."""
@@ -167,6 +175,8 @@ class DatasetsSource:
                     f"{', '.join(rows.column_names)}"
                 )
         # Decoding is left to `open_picture`, so that one bad row does not end the training.
+        has_captions = config.caption_column in rows.column_names
+        self.captions = list(rows[config.caption_column]) if has_captions else []
         self.rows = rows.cast_column(config.image_column, datasets.Image(decode=False))
         if not len(self.rows):
             raise UserError(f"dataset {path!r} is empty")
@@ -186,21 +196,32 @@ class DatasetsSource:
             bool(row[config.mirrorable_column]) if config.mirrorable_column else True,
         )
 
+    def has_caption(self, index: int) -> bool:
+        return bool(self.captions and (self.captions[index] or "").strip())
+
 
 class ShapesSource:
     """Scenes drawn in code: data.count of them, each with its caption."""
 
     def __init__(self, config: DataConfig, path: str, split: str) -> None:
-        from corpora.shapes import example
+        from corpora.shapes import described_scene, render
 
-        self.example, self.split, self.count = example, split, config.count
+        if split not in get_args(Split):
+            known = ", ".join(get_args(Split))
+            raise UserError(f"data.split is {split!r}; shapes has {known}")
+        self.split: Split = cast(Split, split)
+        self.describe, self.render, self.count = described_scene, render, config.count
 
     def __len__(self) -> int:
         return self.count
 
     def record(self, index: int) -> Record:
-        image, caption = self.example(self.split, 0, index)
-        return Record(f"shapes {self.split} {index}", image, caption)
+        scene, caption = self.describe(self.split, 0, index)
+        # Drawn on demand: stage two reads captions far more often than pictures.
+        return Record(f"shapes {self.split} {index}", partial(self.render, scene), caption)
+
+    def has_caption(self, index: int) -> bool:
+        return True
 
 
 SOURCES: dict[str, Callable[[DataConfig, str, str], Source]] = {
@@ -221,6 +242,9 @@ class Subset:
 
     def record(self, index: int) -> Record:
         return self.source.record(self.indices[index])
+
+    def has_caption(self, index: int) -> bool:
+        return self.source.has_caption(self.indices[index])
 
 
 def open_sources(config: DataConfig) -> tuple[Source, Source]:
@@ -248,7 +272,7 @@ def _unit_hash(index: int) -> float:
 
 def captioned(source: Source) -> Source:
     """Return the records that have a caption; say how many have none. Raises if none has."""
-    with_caption = [i for i in range(len(source)) if (source.record(i).caption or "").strip()]
+    with_caption = [i for i in range(len(source)) if source.has_caption(i)]
     missing = len(source) - len(with_caption)
     if not with_caption:
         raise UserError(
@@ -292,7 +316,9 @@ class Pictures(Dataset):
             except UnreadablePictureError as error:
                 if record.name not in self.skipped:
                     self.skipped.add(record.name)
-                    tqdm.write(f"skipped an unreadable picture ({len(self.skipped)} so far): {error}")
+                    tqdm.write(
+                        f"skipped an unreadable picture ({len(self.skipped)} so far): {error}"
+                    )
                 continue
             if self.augmentation is None:
                 return Example(at, to_array(centre_square(image, self.size)))
@@ -334,7 +360,14 @@ class Shuffled:
 
 def batches(pictures: Pictures, order: Shuffled, workers: int = 0) -> Iterator[list[Example]]:
     """Yield batches of examples in the given endless order."""
-    loader = DataLoader(pictures, batch_sampler=order, num_workers=workers, collate_fn=list)  # type: ignore[arg-type]
+    loader = DataLoader(
+        pictures,
+        batch_sampler=order,  # type: ignore[arg-type]  # endless, so it has no length
+        num_workers=workers,
+        collate_fn=list,
+        # Its own generator: a loader started later must not shift the run's random numbers.
+        generator=torch.Generator(),
+    )
     return iter(loader)
 
 
@@ -351,7 +384,7 @@ def with_artist(record: Record) -> str:
 
 
 def vary_caption(record: Record, rng: np.random.Generator) -> str:
-    """Return a caption for training: the caption itself or keywords, half with the artist's name."""
+    """Return a caption for training: the caption itself or keywords, half with its artist."""
     caption = record.caption or ""
     if record.keywords and rng.random() < 0.25:
         count = int(rng.integers(1, min(3, len(record.keywords)) + 1))

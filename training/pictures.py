@@ -1,6 +1,7 @@
 """From a picture file to a square RGB array: white background, crop, resize, augmentation."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ class AugmentConfig:
     """Augmentation of training pictures. The defaults are the paper's (appendix A.2)."""
 
     crop: bool = True
-    """Crop near the centre, resize to a random side, crop at random; else centre crop and resize."""
+    """Crop near the centre, resize to a random side, crop at random; else crop the centre."""
     max_scale: float = 1.125
     """Largest side before the random crop, as a multiple of the picture's final side."""
     flip: str = "none"
@@ -44,11 +45,18 @@ class UnreadablePictureError(Exception):
     """A picture that cannot be decoded; the message names it and says why."""
 
 
-def open_picture(source: Path | bytes | Image.Image, name: str = "picture") -> Image.Image:
-    """Decode a picture and composite it on white, in RGB. Raises `UnreadablePictureError`."""
+def open_picture(
+    source: Path | bytes | Image.Image | Callable[[], Image.Image], name: str = "picture"
+) -> Image.Image:
+    """Decode (or draw) a picture and composite it on white, in RGB.
+
+    Raises `UnreadablePictureError`.
+    """
     try:
         if isinstance(source, Image.Image):
             image = source
+        elif callable(source):
+            image = source()
         else:
             content = source if isinstance(source, bytes) else source.read_bytes()
             image = Image.open(io.BytesIO(content))

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -14,6 +14,7 @@ from training.checkpoint import load_into
 from training.errors import UserError
 from training.schedules import Plateau, cosine, warmup
 
+M = TypeVar("M", bound=nn.Module)
 SCHEDULES = ("cosine", "plateau", "constant")
 
 
@@ -64,21 +65,21 @@ class OptimiserConfig:
             raise UserError("optimiser.ema_decay must be in [0, 1) and ema_every at least 1")
 
 
-class Trainer:
-    """Trains `model`; keeps `average`, the exponential moving average that is evaluated and shipped.
+class Trainer(Generic[M]):
+    """Trains `model`; keeps `average`, the moving average of its parameters, which is what ships.
 
     Everything that a resumed run needs is in `state_dict`.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: M,
         config: OptimiserConfig,
         accelerator: Accelerator,
         parameter_groups: Iterable[Any] | None = None,
     ) -> None:
         self.config, self.accelerator, self.step = config, accelerator, 0
-        self.average = copy.deepcopy(model).eval().requires_grad_(False).to(accelerator.device)
+        self.average: M = copy.deepcopy(model).eval().requires_grad_(False).to(accelerator.device)
         optimiser = torch.optim.AdamW(
             model.parameters() if parameter_groups is None else parameter_groups,
             lr=config.lr,
@@ -86,7 +87,8 @@ class Trainer:
             eps=config.eps,
             weight_decay=config.weight_decay,
         )
-        self.model, self.optimiser = accelerator.prepare(model, optimiser)
+        self.model: nn.Module = accelerator.prepare_model(model)
+        self.optimiser = accelerator.prepare_optimizer(optimiser)
         self.plateau = Plateau(
             config.plateau_patience, config.plateau_threshold, config.plateau_halvings
         )
@@ -130,8 +132,9 @@ class Trainer:
         # A young average would remember the initialisation; this ramp forgets it.
         taken = self.step // self.config.ema_every
         decay = min(self.config.ema_decay, (1 + taken) / (10 + taken))
-        own = list(self.accelerator.unwrap_model(self.model).parameters())
-        torch._foreach_lerp_(list(self.average.parameters()), own, 1 - decay)
+        own = self.accelerator.unwrap_model(self.model).parameters()
+        for mean, value in zip(self.average.parameters(), own, strict=True):
+            mean.lerp_(value, 1 - decay)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, tensors and plain numbers only."""

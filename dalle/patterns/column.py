@@ -1,0 +1,15 @@
+"""Column attention."""
+
+from torch import Tensor
+
+from dalle.patterns.base import Pattern
+from dalle.stream import Stream
+
+
+class Column(Pattern):
+    """The codes above it in its own column, and itself."""
+
+    name = "column"
+
+    def sees(self, query: Tensor, key: Tensor, stream: Stream) -> Tensor:
+        return stream.column(query) == stream.column(key)

@@ -1,0 +1,16 @@
+"""Full causal attention."""
+
+import torch
+from torch import Tensor
+
+from dalle.patterns.base import Pattern
+from dalle.stream import Stream
+
+
+class Full(Pattern):
+    """Every earlier code, and itself: plain causal attention, the dense baseline."""
+
+    name = "full"
+
+    def sees(self, query: Tensor, key: Tensor, stream: Stream) -> Tensor:
+        return torch.ones_like(query - key, dtype=torch.bool)

@@ -1,0 +1,18 @@
+"""Row attention."""
+
+from torch import Tensor
+
+from dalle.patterns.base import Pattern
+from dalle.stream import Stream
+
+
+class Row(Pattern):
+    """The last C + 1 codes in raster order, counting itself: the oldest is the one straight above.
+
+    The window slides over row ends (paper appendix B: 5 codes on a grid of 4 x 4).
+    """
+
+    name = "row"
+
+    def sees(self, query: Tensor, key: Tensor, stream: Stream) -> Tensor:
+        return query - key <= stream.columns

@@ -1,0 +1,156 @@
+"""From a caption to pictures: draw candidates, write each of them, a labelled grid and a JSON."""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dalle.checkpoint import TextToImage, load_text_to_image
+from dalle.generate import Generated, generate
+from training.errors import UserError, command
+from training.grids import grid
+from training.pictures import (
+    UnreadablePictureError,
+    centre_square,
+    open_picture,
+    to_array,
+    to_picture,
+    to_tensor,
+)
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--text", required=True, help="the caption")
+    parser.add_argument("--model", type=Path, default=Path("models/emoji"), help="model folder")
+    parser.add_argument("--candidates", type=int, default=8, help="pictures to draw")
+    parser.add_argument("--temperature", type=float, default=1.0, help="1 is the paper's")
+    parser.add_argument("--top-k", type=int, default=0, help="keep the k likeliest codes; 0: all")
+    parser.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest share p")
+    parser.add_argument("--seed", type=int, default=0, help="candidate k of a seed is one picture")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
+    parser.add_argument("--image", type=Path, help="picture whose top rows are kept")
+    parser.add_argument("--keep-rows", type=int, help="rows of codes to keep (default: half)")
+    return parser.parse_args(argv)
+
+
+@command
+def main() -> None:
+    options = parse_arguments()
+    model = load_text_to_image(options.model)
+    tokens = read_caption(model, options.text)
+    prefix = read_prompt(model, options.image, options.keep_rows)
+    folder = make_folder(options.out / slug(options.text))
+
+    with tqdm(desc="drawing codes", unit="step", dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        drawn = generate(
+            model.transformer,
+            tokens,
+            candidates=options.candidates,
+            seed=options.seed,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            prefix=prefix,
+            progress=progress,
+        )
+    sheet, record = write(folder, options, model, drawn, 0 if prefix is None else len(prefix))
+    print(f"wrote {options.candidates} candidates to {folder}, the grid {sheet} and {record}")
+
+
+def read_caption(model: TextToImage, caption: str) -> Tensor:
+    """Return a caption's tokens [1, T]; warn where it is cut. Raises `UserError` if it is empty."""
+    length = model.transformer.config.text_length
+    tokens = model.text.encode([caption], length)
+    if cut := model.text.cut(caption, length):
+        print(f"warning: {cut}", file=sys.stderr)
+    return tokens
+
+
+def read_prompt(model: TextToImage, path: Path | None, keep_rows: int | None) -> Tensor | None:
+    """Return the codes of a picture's top rows [n], or None without a picture."""
+    tokenizer = model.tokenizer
+    if path is None:
+        if keep_rows is not None:
+            raise UserError("--keep-rows needs --image, the picture whose rows are kept")
+        return None
+    rows = tokenizer.rows // 2 if keep_rows is None else keep_rows
+    if not 1 <= rows < tokenizer.rows:
+        raise UserError(f"--keep-rows is {rows}: write 1 to {tokenizer.rows - 1}")
+    try:
+        image = open_picture(path, str(path))
+    except UnreadablePictureError as error:
+        raise UserError(f"--image: not a readable picture: {error}") from None
+    pixels = to_tensor([to_array(centre_square(image, tokenizer.image_size))])
+    return tokenizer.encode(pixels)[0, :rows].flatten()
+
+
+def make_folder(folder: Path) -> Path:
+    """Make the output folder now, so that no picture is drawn in vain. Raises `UserError`."""
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write into {folder}: {error.strerror}; set --out") from None
+    return folder
+
+
+def slug(caption: str) -> str:
+    """Return a folder name for a caption."""
+    return re.sub(r"\W+", "-", caption.lower()).strip("-")[:60] or "caption"
+
+
+def write(
+    folder: Path, options: argparse.Namespace, model: TextToImage, drawn: Generated, kept: int
+) -> tuple[Path, Path]:
+    """Write candidates, grid and record; return the paths of the last two."""
+    shape = (model.tokenizer.rows, model.tokenizer.columns)
+    decoded = torch.cat(
+        [model.tokenizer.decode(c) for c in drawn.codes.unflatten(1, shape).split(64)]
+    )
+    images = [to_picture(image) for image in decoded]
+    likelihoods = drawn.log_likelihood.tolist()
+    try:
+        names = [f"{options.seed}-{k:03d}.png" for k in range(len(images))]
+        for name, image in zip(names, images, strict=True):
+            image.save(folder / name)
+        labels = [f"#{k}  {value:.0f}" for k, value in enumerate(likelihoods)]
+        columns = min(8, len(images))
+        grid(images, columns, labels, options.text, scale=2).save(folder / "grid.png")
+        record = {
+            "text": options.text,
+            "model": str(options.model),
+            "seed": options.seed,
+            "temperature": options.temperature,
+            "top_k": options.top_k,
+            "top_p": options.top_p,
+            "image": str(options.image) if options.image else None,
+            "kept_codes": kept,
+            "candidates": [
+                {"file": name, "candidate": k, "log_likelihood": value, "codes": codes}
+                for k, (name, value, codes) in enumerate(
+                    zip(names, likelihoods, drawn.codes.tolist(), strict=True)
+                )
+            ],
+        }
+        (folder / "samples.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write into {folder}: {error.strerror}; set --out") from None
+    return folder / "grid.png", folder / "samples.json"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,282 @@
+"""The transformer: what it lets through, its inputs, its loss, its size."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch.nn import functional as F
+
+from dalle.patterns import PATTERNS
+from dalle.text import PADDING
+from dalle.transformer import Block, Transformer, TransformerConfig, stream_losses
+from training.errors import UserError
+
+PAPER_PARAMETERS = 12_292_836_992
+
+
+def tiny(**changes) -> TransformerConfig:
+    config = TransformerConfig(
+        text_vocab=11,
+        image_vocab=13,
+        text_length=3,
+        rows=3,
+        columns=4,
+        depth=2,
+        heads=2,
+        head_width=4,
+        d_model=12,
+        conv_kernel=3,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def build(seed: int = 0, **changes) -> Transformer:
+    torch.manual_seed(seed)
+    model = Transformer(tiny(**changes))
+    for parameter in model.parameters():  # the usual start is too near to zero to tell faults by
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def inputs(model: Transformer, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    config, stream = model.config, model.stream
+    text = torch.randint(config.text_vocab, (batch, stream.text_length), generator=generator)
+    codes = torch.randint(config.image_vocab, (batch, stream.image_length), generator=generator)
+    return text, codes
+
+
+@pytest.mark.parametrize("grid", [(3, 4), (1, 5), (5, 1)])
+@pytest.mark.parametrize("name", PATTERNS)
+def test_gradients_flow_where_one_layer_allows_and_nowhere_else(name, grid):
+    rows, columns = grid
+    model = build(depth=1, layers=[name], rows=rows, columns=columns)
+    mask = model.mask(model.patterns[0])
+    x = torch.randn(1, model.stream.length, model.config.d_model, requires_grad=True)
+    h = model.hidden(x)
+    for query in range(model.stream.length):
+        # A plain sum over a normalised vector would have no gradient.
+        (gradient,) = torch.autograd.grad(h[0, query, 0], x, retain_graph=True)
+        assert torch.equal(gradient[0].abs().sum(dim=-1) > 0, mask[query]), query
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_outputs_depend_on_nothing_they_predict(name):
+    model = build(depth=3, layers=[name] * 3)
+    text, codes = inputs(model, batch=1)
+    before = [t.clone() for t in model(text, codes)]
+    length = model.stream.text_length
+    for t in range(length):
+        changed = text.clone()
+        changed[0, t] = (changed[0, t] + 1) % model.config.text_vocab
+        text_logits, image_logits = model(changed, codes)
+        assert torch.equal(text_logits[:, : t + 1], before[0][:, : t + 1])
+        # All of the image sees all of the text, and later text sees it.
+        assert (text_logits[:, t + 1 :] != before[0][:, t + 1 :]).any(dim=-1).all()
+        assert (image_logits != before[1]).any(dim=-1).all()
+    for j in range(model.stream.image_length):
+        changed = codes.clone()
+        changed[0, j] = (changed[0, j] + 1) % model.config.image_vocab
+        text_logits, image_logits = model(text, changed)
+        assert torch.equal(text_logits, before[0])
+        torch.testing.assert_close(
+            image_logits[:, : j + 1], before[1][:, : j + 1], rtol=0, atol=1e-6
+        )
+        assert (image_logits[:, j + 1 : j + 2] != before[1][:, j + 1 : j + 2]).any(dim=-1).all()
+
+
+def test_a_block_is_what_the_formulas_say():
+    model = build(depth=1, layers=["row"])
+    block = model.get_submodule("blocks.0")
+    assert isinstance(block, Block)
+    mask = model.mask(model.patterns[0])
+    x = torch.randn(2, model.stream.length, model.config.d_model)
+
+    norm, attention = block.attention_norm, block.attention
+    normed = F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias)
+    q, k, v = (normed @ attention.qkv.weight.T + attention.qkv.bias).chunk(3, dim=-1)
+    heads = []
+    for start in range(0, 8, 4):
+        head = slice(start, start + 4)
+        scores = q[..., head] @ k[..., head].transpose(1, 2) / math.sqrt(4)
+        heads.append(scores.masked_fill(~mask, -math.inf).softmax(dim=-1) @ v[..., head])
+    after = x + attention.out(torch.cat(heads, dim=-1))
+    hidden = F.gelu(block.mlp_in(block.mlp_norm(after)))
+    assert hidden.shape[-1] == 4 * model.config.d_model
+    torch.testing.assert_close(model.hidden(x), model.norm(after + block.mlp_out(hidden)))
+
+
+def test_each_text_position_has_its_own_padding():
+    model = build()
+    text = torch.full((1, 3), PADDING)
+    x = model.embed_text(text)[0]
+    torch.testing.assert_close(x[0], model.start[0])
+    torch.testing.assert_close(x[1:], model.text_padding + model.text_position)
+    # In place of the token's embedding, not on top of it; tokens take none of it.
+    text[0, 1] = 0
+    x = model.embed_text(text)[0]
+    torch.testing.assert_close(x[2], model.text_embedding.weight[0] + model.text_position[1])
+    torch.testing.assert_close(x[3], model.text_padding[2] + model.text_position[2])
+
+
+def test_codes_know_their_row_and_column():
+    model = build()
+    _, codes = inputs(model)
+    x = model.embed_codes(codes)
+    for j in range(model.stream.image_length):
+        place = model.row_embedding.weight[j // 4] + model.column_embedding.weight[j % 4]
+        torch.testing.assert_close(x[:, j], model.image_embedding(codes[:, j]) + place)
+    torch.testing.assert_close(model.embed_codes(codes[:, 5:8], first=5), x[:, 5:8])
+
+
+def test_fewer_codes_give_the_same_logits_as_far_as_they_go():
+    model = build()
+    text, codes = inputs(model)
+    _, all_logits = model(text, codes)
+    assert all_logits.shape == (2, 12, 13)
+    for n in (0, 1, 7, 11):
+        text_logits, logits = model(text, codes[:, :n])
+        assert text_logits.shape == (2, 3, 11)
+        torch.testing.assert_close(logits, all_logits[:, : n + 1])
+
+
+def test_shapes_that_do_not_fit_are_named():
+    model = build()
+    text, codes = inputs(model)
+    with pytest.raises(UserError, match=r"text of shape \[2, 2\]"):
+        model(text[:, :2], codes)
+    with pytest.raises(UserError, match=r"codes of shape \[2, 13\]"):
+        model(text, torch.zeros(2, 13, dtype=torch.long))
+
+
+def test_loss_weighs_the_parts_and_skips_padding():
+    model = build()
+    text, codes = inputs(model)
+    text[0, 1:] = PADDING
+    text_logits, image_logits = model(text, codes)
+    text_nats = [
+        -text_logits[b, t].log_softmax(-1)[text[b, t]]
+        for b in range(2)
+        for t in range(3)
+        if text[b, t] != PADDING
+    ]
+    assert len(text_nats) == 4
+    image_nats = [
+        -image_logits[b, j].log_softmax(-1)[codes[b, j]] for b in range(2) for j in range(12)
+    ]
+    losses = model.loss(text, codes)
+    torch.testing.assert_close(losses.text, torch.stack(text_nats).mean())
+    torch.testing.assert_close(losses.image, torch.stack(image_nats).mean())
+    torch.testing.assert_close(losses.total, losses.text / 8 + losses.image * 7 / 8)
+
+
+def test_loss_of_no_text_at_all_is_finite():
+    text = torch.full((1, 2), PADDING)
+    losses = stream_losses(torch.zeros(1, 2, 5), torch.zeros(1, 1, 4), text, text[:, :1] + 1, 0.125)
+    assert losses.text == 0
+    assert losses.image.item() == pytest.approx(math.log(4))
+
+
+def test_every_parameter_is_trained_in_one_group():
+    model = build(layers=["row", "conv"])
+    text, codes = inputs(model)
+    text[:, 1] = PADDING
+    model.loss(text, codes).total.backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+    decayed, rest = model.parameter_groups(0.045)
+    assert decayed["weight_decay"] == 0.045
+    assert rest["weight_decay"] == 0
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert len(decayed["params"]) + len(rest["params"]) == len(names)
+    for parameter in decayed["params"]:
+        name = names.pop(id(parameter))
+        assert name.endswith(
+            ("qkv.weight", "out.weight", "mlp_in.weight", "mlp_out.weight", "head.weight")
+        )
+    assert {id(p) for p in rest["params"]} == set(names)
+    assert not any(name.endswith(("in.weight", "out.weight")) for name in names.values())
+
+
+def test_layers_of_one_pattern_share_a_mask_that_is_not_saved():
+    model = build(depth=4, layers=["row", "conv", "row", "row"])
+    assert {name for name, _ in model.named_buffers()} == {"mask_row", "mask_conv"}
+    assert not any("mask" in name for name in model.state_dict())
+    assert [pattern.name for pattern in model.patterns] == ["row", "conv", "row", "row"]
+
+
+def test_initial_scale():
+    torch.manual_seed(0)
+    model = Transformer(tiny(depth=8, d_model=64, head_width=32))
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        assert block.mlp_in.weight.std().item() == pytest.approx(0.02, rel=0.05)
+        for projection in (block.attention.out, block.mlp_out):
+            assert projection.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)
+    text, codes = inputs(model)
+    losses = model.loss(text, codes)
+    assert losses.text.item() == pytest.approx(math.log(11), abs=0.2)
+    assert losses.image.item() == pytest.approx(math.log(13), abs=0.2)
+
+
+def test_dropout_acts_in_training_only():
+    model = build(dropout=0.5)
+    batch = inputs(model)
+    assert model.loss(*batch).total != model.loss(*batch).total
+    model.eval()
+    assert model.loss(*batch).total == model.loss(*batch).total
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": ["row", "rwo"]}, "no pattern 'rwo'; there are full, row, column, conv"),
+        ({"layers": ["row"]}, "layers names 1 patterns but depth is 2"),
+        ({"depth": 0}, "depth is 0"),
+        ({"heads": -1}, "heads is -1"),
+        ({"text_length": 0}, "text_length is 0"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"text_loss_weight": 1.5}, "text_loss_weight is 1.5"),
+        ({"conv_kernel": 4}, "conv_kernel is 4"),
+    ],
+)
+def test_impossible_configs_say_what_to_write(changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Transformer(tiny(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_config_is_plain_data():
+    merged = OmegaConf.merge(OmegaConf.structured(TransformerConfig), {"layers": ["row"]})
+    config = OmegaConf.to_object(merged)
+    assert config == TransformerConfig(layers=["row"])
+
+
+def test_the_papers_model_has_12_billion_parameters():
+    with torch.device("meta"):
+        model = Transformer(TransformerConfig())
+    assert sum(p.numel() for p in model.parameters()) == PAPER_PARAMETERS
+    assert f"{PAPER_PARAMETERS:,}" in (Transformer.__doc__ or "")
+    assert model.stream.length == 1280
+    # A load into this model must find masks that are real.
+    assert not model.get_buffer("mask_conv").is_meta
+
+
+def test_memorises_four_sequences():
+    torch.manual_seed(0)
+    config = tiny(d_model=32, head_width=16, depth=3)
+    model = Transformer(config)
+    text, codes = inputs(model, batch=4)
+    text[:, 0] = torch.arange(4)  # so that captions tell the pictures apart
+    text[0, 2] = PADDING
+    optimiser = torch.optim.AdamW(model.parameter_groups(0.0), lr=5e-3)
+    for _ in range(150):
+        loss = model.loss(text, codes)
+        optimiser.zero_grad()
+        loss.total.backward()
+        optimiser.step()
+    _, image_logits = model(text, codes)
+    assert model.loss(text, codes).image < 0.05
+    assert torch.equal(image_logits.argmax(dim=-1), codes)
