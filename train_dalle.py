@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dalle.checkpoint import TextToImage, check_fit, save_text_to_image
+from dalle.checkpoint import TEXT, TextToImage, check_fit, save_text_to_image
 from dalle.examples import (
     Captions,
     CodesConfig,
@@ -18,6 +18,7 @@ from dalle.metrics import held_out_losses
 from dalle.text import TextTokenizer
 from dalle.transformer import Transformer, TransformerConfig, stream_losses
 from dvae.checkpoint import load_tokenizer
+from training.checkpoint import load_into, read_weights
 from training.config import load_config
 from training.data import DataConfig, Pictures, Source, captioned, open_sources
 from training.errors import command
@@ -53,6 +54,8 @@ class TrainDALLE:
     """The optimiser."""
     run: RunConfig = field(default_factory=RunConfig)
     """Length and output."""
+    init: str = ""
+    """Folder of a model of the same size to start from, if any: fine-tuning."""
     held_out_pictures: int = 1024
     """How many held-out pictures are measured (0: all)."""
     previews: list[str] = field(default_factory=list)
@@ -68,9 +71,11 @@ def main() -> None:
     check_fit(config.model, tokenizer, config.tokenizer)
     tokenizer.to(device)
     train, held_out = (captioned(source) for source in open_sources(config.data))
-    text = run_text(run, train, config.model.text_vocab)
+    text = run_text(config, run, train)
 
     transformer = Transformer(config.model)
+    if config.init:
+        load_into(transformer, read_weights(Path(config.init)), config.init)
     groups = transformer.parameter_groups(config.optimiser.weight_decay)
     trainer = Trainer(transformer, config.optimiser, run.accelerator, groups)
     run.resume(trainer)
@@ -111,12 +116,14 @@ def main() -> None:
     run.write(f"wrote {run.folder / 'model'}: held-out image loss {best:.4f} nats a token")
 
 
-def run_text(run: Run, source: Source, vocab_size: int) -> TextTokenizer:
-    """Return the run's text encoding, learned from the captions the first time."""
-    path = run.folder / "text.json"
+def run_text(config: TrainDALLE, run: Run, source: Source) -> TextTokenizer:
+    """Return the run's text encoding: the initial model's, or learned from the captions."""
+    if config.init:
+        return TextTokenizer.load(Path(config.init) / TEXT)
+    path = run.folder / TEXT
     with run.accelerator.main_process_first():
         if not path.exists():
-            learn_text(source, vocab_size).save(path)
+            learn_text(source, config.model.text_vocab).save(path)
     return TextTokenizer.load(path)
 
 

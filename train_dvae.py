@@ -1,10 +1,12 @@
 """Stage one: train an image tokenizer (paper, section 2.1 and appendix A)."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dvae.checkpoint import TOKENIZERS, SavedTokenizer, save_tokenizer
 from dvae.metrics import measure
 from dvae.model import DVAEConfig
+from training.checkpoint import load_into, read_weights
 from training.config import load_config
 from training.data import DataConfig, Pictures, all_pictures, batches, open_sources
 from training.errors import UserError, command
@@ -35,6 +37,8 @@ class TrainDVAE:
     """Its optimiser."""
     run: RunConfig = field(default_factory=RunConfig)
     """Length and output."""
+    init: str = ""
+    """Folder of a tokenizer of the same size to start from, if any: fine-tuning."""
     held_out_pictures: int = 512
     """How many held-out pictures are measured (0: all)."""
 
@@ -57,6 +61,8 @@ def main() -> None:
     run.write(f"{len(train)} training pictures, {len(held_out)} held-out pictures measured")
 
     tokenizer = TOKENIZERS[config.tokenizer][1](config.model)
+    if config.init:
+        load_into(tokenizer, read_weights(Path(config.init)), config.init)
     trainer = Trainer(tokenizer, config.optimiser, run.accelerator)
     run.resume(trainer)
     if config.run.compile:

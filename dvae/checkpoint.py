@@ -58,5 +58,5 @@ def load_tokenizer(folder: Path) -> tuple[ImageTokenizer, SavedTokenizer]:
 
 
 def tokenizer_fingerprint(tokenizer: ImageTokenizer) -> str:
-    """Return a short hash that stage two stores, to refuse codes of another tokenizer."""
-    return fingerprint(tokenizer.state_dict())
+    """Return a short hash that stage two stores, to refuse a tokenizer with other codes."""
+    return fingerprint(tokenizer.code_state())

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dvae.likelihood import LIKELIHOODS, map_pixels, unmap_pixels
 from dvae.networks import Decoder, Encoder, NetworkConfig
@@ -44,6 +43,8 @@ class ObjectiveConfig:
     """Weight of the negative entropy (nats) of the batch-marginal code distribution."""
     straight_through: bool = False
     """Decode one-hot samples in the forward pass, with the soft sample's gradient."""
+    decoder_only: bool = False
+    """Train the decoder alone, on the hard codes that decoding will see, without relaxation."""
     logit_scale: float = 1.0
     """Factor on the encoder's logits, so that Gumbel noise does not drown them at the start."""
 
@@ -94,6 +95,12 @@ class DVAEConfig:
             )
 
 
+def one_hot(codes: Tensor, codebook_size: int, dtype: torch.dtype) -> Tensor:
+    """Return codes [B, R, C] as one-hot vectors along dim 1: [B, K, R, C]."""
+    shape = (codes.shape[0], codebook_size, *codes.shape[1:])
+    return torch.zeros(shape, dtype=dtype, device=codes.device).scatter_(1, codes[:, None], 1.0)
+
+
 def gumbel_softmax(logits: Tensor, temperature: float, straight_through: bool = False) -> Tensor:
     """Return a relaxed sample over dim 1 of [B, K, R, C] logits (section 2.1).
 
@@ -126,14 +133,16 @@ class DiscreteVAE(ImageTokenizer):
         """Return the posterior's logits [B, K, R, C] for pictures in [0, 1]."""
         return self.encoder(map_pixels(images)) * self.config.objective.logit_scale
 
+    def code_state(self) -> dict[str, Tensor]:
+        return self.encoder.state_dict()
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         return self.logits(images).argmax(dim=1)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        one_hot = F.one_hot(codes, self.vocab_size).movedim(-1, 1)
-        maps = self.decoder(one_hot.to(next(self.decoder.parameters()).dtype))
+        maps = self.decoder(one_hot(codes, self.vocab_size, next(self.parameters()).dtype))
         return unmap_pixels(torch.sigmoid(maps[:, :3].float()))
 
     def loss(self, images: Tensor, step: int) -> LossReport:
@@ -142,10 +151,15 @@ class DiscreteVAE(ImageTokenizer):
         temperature = cosine(
             step, options.temperature_updates, options.temperature_start, options.temperature_end
         )
-        logits = self.logits(images).float()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not options.decoder_only):
+            logits = self.logits(images).float()
         log_q = logits.log_softmax(dim=1)
         q = log_q.exp()
-        maps = self.decoder(gumbel_softmax(logits, temperature, options.straight_through)).float()
+        if options.decoder_only:
+            sample = one_hot(logits.argmax(dim=1), self.vocab_size, logits.dtype)
+        else:
+            sample = gumbel_softmax(logits, temperature, options.straight_through)
+        maps = self.decoder(sample).float()
         mu, ln_b = maps[:, :3], self._ln_b(maps[:, 3:], step)
         nll = LIKELIHOODS[options.likelihood](map_pixels(images), mu, ln_b)
 

@@ -39,6 +39,12 @@ class ImageTokenizer(nn.Module, ABC):
     def decode(self, codes: Tensor) -> Tensor:
         """Return the pictures of codes, clamped to [0, 1]."""
 
+    def code_state(self) -> dict[str, Tensor]:
+        """Return the tensors that the codes of a picture depend on: two tokenizers that agree in
+        these give the same codes, whatever their decoders.
+        """
+        return self.state_dict()
+
     @abstractmethod
     def loss(self, images: Tensor, step: int) -> LossReport:
         """Return the training loss of update `step` (from 0), which its schedules depend on."""

@@ -183,6 +183,28 @@ def test_a_run_is_not_resumed_under_another_config(stage_one: Callable[..., Any]
     assert "optimiser.lr=0.003, not 0.1" in error
 
 
+def test_fine_tuning_starts_from_the_named_weights(
+    stage_one: Callable[..., Any], stage_two: Callable[..., Any], tmp_path: Path
+) -> None:
+    """And a decoder trained further leaves the transformer's tokenizer valid: same codes."""
+    folder = tmp_path / "dvae/tokenizer"
+    options = [f"init={folder}", "run.updates=1", "model.objective.decoder_only=true"]
+    assert stage_one("tuned", *options)[0] == 0
+    before, after = (
+        load_file(f / "model.safetensors") for f in (folder, tmp_path / "tuned/tokenizer")
+    )
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder"}
+    stage_two("dalle", "run.updates=1")
+    again = [f"init={tmp_path / 'dalle/model'}", f"tokenizer={tmp_path / 'tuned/tokenizer'}"]
+    assert stage_two("again", "run.updates=1", "optimiser.lr=1e-9", *again)[0] == 0
+    before, after = (
+        load_file(tmp_path / f / "model/model.safetensors") for f in ("dalle", "again")
+    )
+    assert all(torch.allclose(before[name], after[name], atol=1e-3) for name in before)
+    assert stage_two("wrong", "model.d_model=24", *again)[0] == 2
+
+
 def test_a_transformer_for_another_tokenizer_is_refused(
     stage_two: Callable[..., Any], stage_one: Callable[..., Any], tmp_path: Path, run_script: Script
 ) -> None:

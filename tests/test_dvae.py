@@ -165,6 +165,13 @@ def test_straight_through_decodes_one_hot_samples() -> None:
     assert torch.allclose(seen[0].max(dim=1).values, torch.ones(2, 4, 4))
 
 
+def test_decoder_only_training_keeps_the_codes() -> None:
+    model = DiscreteVAE(small(decoder_only=True))
+    model.loss(torch.rand(2, 3, 16, 16), 0).total.backward()
+    assert all(p.grad is None for p in model.encoder.parameters())
+    assert all(p.grad is not None for p in model.decoder.parameters())
+
+
 def test_psnr_and_usage() -> None:
     images = torch.zeros(1, 3, 4, 4)
     assert psnr(images, images + 0.1).item() == pytest.approx(20, abs=1e-3)
