@@ -77,7 +77,8 @@ def main() -> None:
         run.log({"lr": trainer.lr, "loss": trainer.update(report.total), **report.metrics})
         if run.due(config.run.evaluate_every) and accelerator.is_main_process:
             run.log(measure(trainer.average, held_out), now=True)
-            shown = to_tensor(held_out[:16]).to(accelerator.device)
+            few = held_out[:: max(1, len(held_out) // 16)][:16]
+            shown = to_tensor(few).to(accelerator.device)
             rebuilt = trainer.average.reconstruct(shown)
             pairs = [to_picture(image) for image in [*shown, *rebuilt]]
             path = run.folder / "reconstructions" / f"{trainer.step:07d}.png"

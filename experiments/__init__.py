@@ -1,0 +1,1 @@
+"""Ablations: one base config, one change at a time, one table."""

@@ -1,0 +1,92 @@
+"""The commands that the README tells people to run."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import sample
+from train_dalle import TrainDALLE
+from train_dvae import TrainDVAE
+from training.config import load_config
+
+ROOT = Path(__file__).parents[1]
+SCHEMAS = {"train_dvae.py": TrainDVAE, "train_dalle.py": TrainDALLE}
+
+
+def commands(start: str) -> list[list[str]]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [
+        line
+        for block in re.findall(r"```bash\n(.*?)```", text, re.S)
+        for line in block.splitlines()
+    ]
+    return [
+        words[len(start.split()) :]
+        for line in lines
+        if (words := shlex.split(line, comments=True)) and line.startswith(start)
+    ]
+
+
+@pytest.mark.parametrize("script", SCHEMAS)
+def test_training_commands_are_accepted(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = commands(f"python {script}")
+    assert found
+    for arguments in found:
+        load_config(SCHEMAS[script], "", arguments)
+
+
+def test_sample_commands_run(
+    tmp_path: Path, run_script: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    found = [
+        arguments
+        for arguments in commands("python sample.py")
+        if "--model" not in arguments or "models/" in " ".join(arguments)
+    ]
+    assert len(found) >= 2
+    for arguments in found:
+        if not any(word.startswith("runs/") for word in arguments) and "--help" not in arguments:
+            status, _, error = run_script(sample.main, *arguments, "--out", tmp_path)
+            assert status == 0, error
+    assert len(list(tmp_path.glob("*/grid.png"))) >= 2
+
+
+@pytest.mark.slow
+def test_corpus_commands_run(tmp_path: Path) -> None:
+    ((out, folder, count, number),) = commands("python -m corpora.shapes")
+    assert (out, count) == ("--out", "--count")
+    assert int(number) > 0
+    arguments = [sys.executable, "-m", "corpora.shapes", out, str(tmp_path / folder), count, "20"]
+    subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True)
+    assert len(list((tmp_path / folder).glob("*.png"))) >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / ".venv").exists(), reason="make would first install everything")
+def test_make_sample_draws_and_says_where(tmp_path: Path) -> None:
+    command = ["make", "sample", 'TEXT=it\'s a "red" heart', f"OUT={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    (folder,) = tmp_path.iterdir()
+    assert str(folder) in done.stdout
+    assert (folder / "grid.png").exists()
+
+
+@pytest.mark.slow
+def test_scripts_end_with_status_2_and_one_line(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "train_dvae.py",
+        f"data.path={tmp_path}",
+        f"run.out={tmp_path / 'r'}",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert str(tmp_path) in done.stderr
