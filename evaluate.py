@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from corpora.shapes import check, example, summarise
@@ -128,5 +127,4 @@ def checker_on_samples(model: TextToImage, options: argparse.Namespace) -> dict[
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
     raise SystemExit(main())

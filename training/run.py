@@ -133,8 +133,13 @@ class Run:
         main_thread = threading.current_thread() is threading.main_thread()
         signals = (signal.SIGINT, signal.SIGTERM) if main_thread else ()
         previous = {number: signal.getsignal(number) for number in signals}
+
+        def stop_after_this_update(number: int, _: object) -> None:
+            self._stop.set()
+            signal.signal(number, previous[number])  # a second Ctrl-C does not wait
+
         for number in signals:
-            signal.signal(number, lambda *_: self._stop.set())
+            signal.signal(number, stop_after_this_update)
         options = self.options
         self._bar = tqdm(
             total=options.updates,
