@@ -120,6 +120,8 @@ def test_an_interrupted_stage_one_equals_an_uninterrupted_one(
 ) -> None:
     assert stage_one("whole", "run.updates=6")[0] == 0
     assert stage_one("parts", "run.updates=3")[0] == 0
+    with (tmp_path / "parts/metrics.jsonl").open("a") as log:
+        log.write('{"step": 4, "loss"')  # what a crash may leave behind
     status, printed, _ = stage_one("parts", "run.updates=6")
     assert status == 0
     assert "resumed" in printed

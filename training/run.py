@@ -119,7 +119,8 @@ class Run:
     def _truncate_log(self, step: int) -> None:
         if self.log_file.exists() and self.accelerator.is_main_process:
             lines = self.log_file.read_text("utf-8").splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            # A line that a crash cut short has no closing brace.
+            kept = [line for line in lines if line[-1:] == "}" and json.loads(line)["step"] <= step]
             self.log_file.write_text("".join(f"{line}\n" for line in kept), "utf-8")
 
     def updates(self) -> Iterator[int]:
