@@ -77,7 +77,12 @@ class Run:
     def __init__(self, config: Any) -> None:
         self.config, self.options = config, config.run
         self.folder = Path(self.options.out)
-        self.accelerator = Accelerator(mixed_precision=self.options.mixed_precision)
+        precision = self.options.mixed_precision
+        try:
+            self.accelerator = Accelerator(mixed_precision=precision)
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"run.mixed_precision={precision}: {reason}") from None
         set_seed(self.options.seed)
         self.checkpoint = self.folder / "checkpoint"
         self.log_file = self.folder / "metrics.jsonl"

@@ -1,0 +1,47 @@
+"""A sheet of samples: a row of candidates for each caption, none picked out.
+
+python -m experiments.sample_sheet --model models/emoji --out docs/samples-emoji.png CAPTION ...
+"""
+
+import argparse
+from pathlib import Path
+
+from dalle.checkpoint import load_text_to_image
+from dalle.generate import generate
+from training.errors import command
+from training.grids import grid, save_picture
+from training.pictures import to_picture
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw the first candidates of some captions.")
+    parser.add_argument("captions", nargs="+", help="captions, a row each (two with --across 2)")
+    parser.add_argument("--model", type=Path, default=Path("models/emoji"), help="model folder")
+    parser.add_argument("--out", type=Path, required=True, help="picture to write")
+    parser.add_argument("--candidates", type=int, default=4, help="pictures of each caption")
+    parser.add_argument("--across", type=int, default=2, help="captions in a row")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all captions")
+    parser.add_argument("--temperature", type=float, default=1.0, help="1 is the paper's")
+    parser.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest share p")
+    options = parser.parse_args()
+    transformer, text, tokenizer = load_text_to_image(options.model)
+    tokens = text.encode(options.captions, transformer.config.text_length)
+    drawn = generate(
+        transformer,
+        tokens,
+        options.candidates,
+        seed=options.seed,
+        temperature=options.temperature,
+        top_p=options.top_p,
+    )
+    images = tokenizer.decode(drawn.codes.unflatten(1, (tokenizer.rows, tokenizer.columns)))
+    labels = [
+        caption if k == 0 else "" for caption in options.captions for k in range(options.candidates)
+    ]
+    columns = options.across * options.candidates
+    save_picture(grid([to_picture(i) for i in images], columns, labels), options.out)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
