@@ -79,6 +79,8 @@ def main() -> None:
     groups = transformer.parameter_groups(config.optimiser.weight_decay)
     trainer = Trainer(transformer, config.optimiser, run.accelerator, groups)
     run.resume(trainer)
+    if config.run.compile:
+        transformer.compile()
 
     length = config.model.text_length
     captions = Captions(train, text, length, config.text.bpe_dropout)

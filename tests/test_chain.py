@@ -1,7 +1,10 @@
 """The whole chain in miniature: pictures -> tokenizer -> transformer -> samples, and resumption."""
 
 import json
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from training.checkpoint import read_training_state
 from training.pictures import open_picture
 from training.trainer import Trainer
 
+ROOT = Path(__file__).parents[1]
 Script = Callable[..., tuple[int, str, str]]
 
 TINY_DVAE = [
@@ -222,6 +226,21 @@ def test_a_transformer_for_another_tokenizer_is_refused(
     status, _, error = run_script(sample.main, *arguments)
     assert status == 2
     assert "not the image tokenizer that this model was trained with" in error
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_training_is_the_same_training(picture_folder: Path, tmp_path: Path) -> None:
+    """In processes of their own, since torch's compiler raises warnings that are not ours."""
+    tokenizer = f"tokenizer={tmp_path / 'train_dvae-false/tokenizer'}"
+    for script, options in (("train_dvae", TINY_DVAE), ("train_dalle", [*TINY_DALLE, tokenizer])):
+        for compiled in ("false", "true"):
+            out = tmp_path / f"{script}-{compiled}"
+            command = [sys.executable, f"{script}.py", *options, f"data.path={picture_folder}"]
+            command += [f"run.out={out}", "run.updates=3", f"run.compile={compiled}"]
+            subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        fast, slow = (losses(tmp_path / f"{script}-{compiled}") for compiled in ("true", "false"))
+        assert fast == pytest.approx(slow, rel=1e-4)
 
 
 def test_golden_loss_curves(stage_two: Callable[..., Any], tmp_path: Path) -> None:
