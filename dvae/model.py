@@ -41,6 +41,8 @@ class ObjectiveConfig:
     """Weight each pixel's likelihood by b to this power, detached (beta-NLL); 0 is the paper."""
     entropy_weight: float = 0.0
     """Weight of the negative entropy (nats) of the batch-marginal code distribution."""
+    confidence_weight: float = 0.0
+    """Weight of the mean entropy (nats) of the positions' posteriors: makes codes less noisy."""
     straight_through: bool = False
     """Decode one-hot samples in the forward pass, with the soft sample's gradient."""
     decoder_only: bool = False
@@ -166,13 +168,17 @@ class DiscreteVAE(ImageTokenizer):
         values = images[0].numel()  # 3·H·W
         kl = math.log(self.vocab_size) + (q * log_q).sum(dim=1)  # nats at each grid position
         kl_per_value = kl.sum(dim=(1, 2)).mean() / values
+        posterior_entropy = math.log(self.vocab_size) - kl.mean()
         marginal = q.mean(dim=(0, 2, 3))
         marginal_entropy = -(marginal * (marginal + 1e-10).log()).sum()
 
         weighted = nll * ln_b.detach().mul(options.beta_nll).exp() if options.beta_nll else nll
         kl_weight = cosine(step, options.kl_updates, 0.0, options.kl_weight)
         total = (
-            weighted.mean() + kl_weight * kl_per_value - options.entropy_weight * marginal_entropy
+            weighted.mean()
+            + kl_weight * kl_per_value
+            - options.entropy_weight * marginal_entropy
+            + options.confidence_weight * posterior_entropy
         )
         bits = 1 / math.log(2)
         return LossReport(
@@ -182,6 +188,7 @@ class DiscreteVAE(ImageTokenizer):
                 "nll_bits": nll.detach().mean() * bits,
                 "kl_bits": kl_per_value.detach() * bits,
                 "soft_perplexity": marginal_entropy.detach().exp(),
+                "posterior_perplexity": posterior_entropy.detach().exp(),
                 "temperature": temperature,
                 "kl_weight": kl_weight,
             },

@@ -40,8 +40,8 @@ from training.errors import UserError
 
 SPLITS = ("train", "test", "compositional")
 GOLDEN_CAPTION = (
-    "a picture of a little blue plus beneath a small violet disc, "
-    "and the blue cross is on the right of a huge violet cross"
+    "a picture of a small turquoise box above a black plus, "
+    "and a tiny cyan cross over the black cross"
 )
 
 

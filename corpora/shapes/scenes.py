@@ -14,8 +14,9 @@ import numpy as np
 from corpora.shapes.words import COLOURS, INVERSE, SHAPES, SIZES, Split
 from training.errors import UserError
 
-# Bounding-box sides. The jitter leaves a wide gap between the sizes, and the checker cuts there.
-WIDTHS = {"small": (12 / 64, 14 / 64), "large": (21 / 64, 24 / 64)}
+# Bounding-box sides, from least to most; the checker tells sizes apart half way between.
+WIDTHS = {"small": (12 / 64, 12 / 64), "large": (22 / 64, 22 / 64)}
+LATTICE = 4 / 64  # centres stand on its points: fewer ways to cut an object into patches
 MARGIN = 2 / 64  # from a box to the frame
 GAP = 5 / 64  # between two boxes, along at least one axis
 CLEARANCE = 6 / 64  # a relation is stated only if its axis leads the other by this much
@@ -175,8 +176,9 @@ def _arrange(
     """
     objects = len(widths)
     low = MARGIN + widths[:, None] / 2
+    least, most = np.ceil(low / LATTICE), np.floor((1 - low) / LATTICE)
     while True:
-        layouts = low + rng.random((64, objects, 2)) * (1 - 2 * low)
+        layouts = rng.integers(least, most + 1, size=(64, objects, 2)) * LATTICE
         if objects == 1:
             return layouts[0], ()
         first, second = np.array(list(combinations(range(objects), 2))).T
