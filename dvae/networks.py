@@ -36,12 +36,14 @@ class NetworkConfig:
     """Stride of the encoder's first convolution; the decoder ends with a pixel shuffle to match."""
     norm: str = "none"
     """Normalisation at the start of each block: none (the paper) or group (GroupNorm)."""
+    norm_groups: int = 32
+    """Groups of the group normalisation, fewer where channels do not divide."""
     attention: bool = False
     """Add a self-attention layer over the grid beside the coarsest group (not in the paper)."""
 
     def validate(self) -> None:
         """Raise `UserError` on values that no network can be built from."""
-        for name in ("width", "groups", "blocks", "bottleneck", "decoder_init", "stem_stride"):
+        for name in ("width", "groups", "blocks", "bottleneck", "decoder_init", "norm_groups"):
             if getattr(self, name) < 1:
                 raise UserError(f"model.network.{name} must be at least 1")
         if self.stem_stride not in (1, 2, 4):
@@ -62,11 +64,11 @@ class NetworkConfig:
         return self.groups * self.blocks
 
 
-def _group_norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(math.gcd(channels, 32), channels)
+def _group_norm(channels: int, groups: int) -> nn.Module:
+    return nn.GroupNorm(math.gcd(channels, groups), channels)
 
 
-NORMS = {"none": lambda channels: nn.Identity(), "group": _group_norm}
+NORMS = {"none": lambda channels, groups: nn.Identity(), "group": _group_norm}
 
 
 class Conv2d(nn.Module):
@@ -94,7 +96,7 @@ class Block(nn.Module):
         channels = [n_in, *[n_hidden] * (len(kernels) - 1), n_out]
         path: OrderedDict[str, nn.Module] = OrderedDict()
         if config.norm != "none":
-            path["norm"] = NORMS[config.norm](n_in)
+            path["norm"] = NORMS[config.norm](n_in, config.norm_groups)
         for i, kernel in enumerate(kernels):
             path[f"relu_{i + 1}"] = nn.ReLU()
             path[f"conv_{i + 1}"] = Conv2d(channels[i], channels[i + 1], kernel)
@@ -110,10 +112,10 @@ class Block(nn.Module):
 class GridAttention(nn.Module):
     """Residual self-attention over all grid positions, so that codes can share out the picture."""
 
-    def __init__(self, channels: int, head_width: int = 32) -> None:
+    def __init__(self, channels: int, norm_groups: int, head_width: int = 32) -> None:
         super().__init__()
         self.heads = max(1, channels // head_width)
-        self.norm = _group_norm(channels)
+        self.norm = _group_norm(channels, norm_groups)
         self.qkv = Conv2d(channels, 3 * channels, 1)
         self.out = Conv2d(channels, channels, 1)
         nn.init.zeros_(self.out.w)
@@ -144,7 +146,7 @@ class Encoder(nn.Module):
             if g < config.groups - 1:
                 group["pool"] = nn.MaxPool2d(2)
             elif config.attention:
-                group["attention"] = GridAttention(n_out)
+                group["attention"] = GridAttention(n_out, config.norm_groups)
             blocks[f"group_{g + 1}"] = nn.Sequential(group)
         blocks["output"] = nn.Sequential(
             OrderedDict(relu=nn.ReLU(), conv=Conv2d(n_in, codebook_size, 1))
@@ -170,7 +172,7 @@ class Decoder(nn.Module):
                 group[f"block_{i + 1}"] = Block(config, n_in, n_out, (1, 3, 3, 3))
                 n_in = n_out
             if g == 0 and config.attention:
-                group["attention"] = GridAttention(n_out)
+                group["attention"] = GridAttention(n_out, config.norm_groups)
             if g < config.groups - 1:
                 group["upsample"] = nn.Upsample(scale_factor=2, mode="nearest")
             blocks[f"group_{g + 1}"] = nn.Sequential(group)

@@ -67,7 +67,7 @@ def test_convolutions_start_with_the_releases_variance() -> None:
 def test_every_network_option_builds_the_grid_it_says(
     stride: int, norm: str, attention: bool
 ) -> None:
-    network = NetworkConfig(8, 2, 1, 4, 8, stride, norm, attention)
+    network = NetworkConfig(8, 2, 1, 4, 8, stride, norm, 4, attention)
     side = 4 * network.downsampling
     model = DiscreteVAE(DVAEConfig(side, 4, 12, network))
     images = torch.rand(2, 3, side, side)
