@@ -82,6 +82,11 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     assert (config.run.updates, config.run.batch_size) == (9, 3)
 
 
+def test_nothing_behind_the_equals_sign_is_the_empty_string() -> None:
+    config = load_config(TrainDVAE, "", ["data.held_out_path=", "data.path=a b=c"])
+    assert (config.data.held_out_path, config.data.path) == ("", "a b=c")
+
+
 def test_a_config_can_change_another_one(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("run: {updates: 7, batch_size: 3}")
     (tmp_path / "b.yaml").write_text("base: a.yaml\nrun: {updates: 8}")

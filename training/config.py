@@ -120,8 +120,10 @@ def parse_overrides(arguments: Sequence[str]) -> DictConfig:
     for argument in arguments:
         if "=" not in argument or argument.startswith("-"):
             raise UserError(f"argument {argument!r} is not of the form key=value; see --help")
+    # OmegaConf reads nothing as null; on a command line it is the empty string.
+    quoted = [text + "''" if text.endswith("=") else text for text in arguments]
     try:
-        return OmegaConf.from_dotlist(list(arguments))
+        return OmegaConf.from_dotlist(quoted)
     except Exception as error:
         raise UserError(f"overrides: {str(error).splitlines()[0]}") from None
 
