@@ -13,7 +13,7 @@ Script = Callable[..., tuple[int, str, str]]
 
 
 def test_the_checker_reads_what_the_shapes_model_draws(tmp_path: Path, run_script: Script) -> None:
-    """Few captions, so loose bounds; deaf to its caption it would have one colour in eight right."""
+    """Few captions, so loose bounds; deaf to captions it would have one colour in eight right."""
     arguments = [ROOT / "models/shapes", "--checker", "24", "--json", tmp_path / "figures.json"]
     status, printed, error = run_script(evaluate.main, *arguments)
     assert status == 0, error
