@@ -138,7 +138,7 @@ class Run:
         # Handlers can be set in the main thread only; elsewhere the caller keeps its own.
         main_thread = threading.current_thread() is threading.main_thread()
         signals = (signal.SIGINT, signal.SIGTERM) if main_thread else ()
-        previous = {number: signal.getsignal(number) for number in signals}
+        previous = {int(number): signal.getsignal(number) for number in signals}
 
         def stop_after_this_update(number: int, _: object) -> None:
             self._stop.set()
