@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from corpora.shapes import check, example, summarise
+from corpora.shapes import check, described_scene, example, summarise
 from dalle.checkpoint import TextToImage, load_text_to_image
 from dalle.examples import held_out_examples
 from dalle.generate import generate
@@ -106,9 +106,8 @@ def checker_on_reconstructions(
 
 def checker_on_samples(model: TextToImage, options: argparse.Namespace) -> dict[str, float]:
     """Draw one picture for each held-out caption and check it."""
-    captions = [example(options.split, 1, i)[1] for i in range(options.checker)]
+    captions = [described_scene(options.split, 1, i)[1] for i in range(options.checker)]
     length = model.transformer.config.text_length
-    shape = (model.tokenizer.rows, model.tokenizer.columns)
     results = []
     for first in tqdm(range(0, len(captions), 50), "drawing", dynamic_ncols=True):
         batch = captions[first : first + 50]
@@ -119,10 +118,7 @@ def checker_on_samples(model: TextToImage, options: argparse.Namespace) -> dict[
             temperature=options.temperature,
             top_p=options.top_p,
         )
-        images = model.tokenizer.decode(drawn.codes.unflatten(1, shape))
-        results += [
-            check(to_picture(image), caption) for image, caption in zip(images, batch, strict=True)
-        ]
+        results += map(check, model.pictures(drawn.codes), batch)
     return {f"sample_{k}": v for k, v in summarise(results).items()}
 
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,7 +19,6 @@ from training.pictures import (
     centre_square,
     open_picture,
     to_array,
-    to_picture,
     to_tensor,
 )
 
@@ -117,11 +115,7 @@ def write(
     folder: Path, options: argparse.Namespace, model: TextToImage, drawn: Generated, kept: int
 ) -> tuple[Path, Path]:
     """Write candidates, grid and record; return the paths of the last two."""
-    shape = (model.tokenizer.rows, model.tokenizer.columns)
-    decoded = torch.cat(
-        [model.tokenizer.decode(c) for c in drawn.codes.unflatten(1, shape).split(64)]
-    )
-    images = [to_picture(image) for image in decoded]
+    images = model.pictures(drawn.codes)
     likelihoods = drawn.log_likelihood.tolist()
     try:
         names = [f"{options.seed}-{k:03d}.png" for k in range(len(images))]

@@ -23,7 +23,6 @@ from training.config import load_config
 from training.data import DataConfig, Pictures, Source, captioned, open_sources
 from training.errors import command
 from training.grids import grid, save_picture
-from training.pictures import to_picture
 from training.run import Run, RunConfig
 from training.trainer import OptimiserConfig, Trainer
 
@@ -131,14 +130,12 @@ def run_text(config: TrainDALLE, run: Run, source: Source) -> TextTokenizer:
 
 def preview(config: TrainDALLE, run: Run, held_out: Source, model: TextToImage) -> None:
     """Write a picture of what the model draws for a few captions, two candidates each."""
-    transformer, text, tokenizer = model
     few = range(min(8, len(held_out)))
     captions = config.previews or [held_out.record(i).caption or "" for i in few]
-    words = text.encode(captions, config.model.text_length)
-    drawn = generate(transformer, words, candidates=2, seed=config.run.seed)
-    images = tokenizer.decode(drawn.codes.unflatten(1, (tokenizer.rows, tokenizer.columns)))
+    words = model.text.encode(captions, config.model.text_length)
+    drawn = generate(model.transformer, words, candidates=2, seed=config.run.seed)
     labels = [caption[:18] for caption in captions for _ in range(2)]
-    sheet = grid([to_picture(image) for image in images], 8, labels, scale=2)
+    sheet = grid(model.pictures(drawn.codes), 8, labels, scale=2)
     save_picture(sheet, run.folder / "samples" / f"{run.trainer.step:07d}.png")
 
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor
 
 from dalle.text import TextTokenizer
 from dalle.transformer import Transformer, TransformerConfig
@@ -31,6 +33,7 @@ from training.checkpoint import (
 )
 from training.config import merge, read_yaml, to_yaml
 from training.errors import UserError
+from training.pictures import to_picture
 
 TEXT, TOKENIZER = "text.json", "tokenizer"
 FINGERPRINT = "image_tokenizer"  # names the image tokenizer whose codes were learned
@@ -50,6 +53,12 @@ class TextToImage(NamedTuple):
     transformer: Transformer
     text: TextTokenizer
     tokenizer: ImageTokenizer
+
+    def pictures(self, codes: Tensor, batch_size: int = 64) -> list[Image.Image]:
+        """Return the pictures of drawn codes [N, R·C], decoded `batch_size` at a time."""
+        grids = codes.unflatten(1, (self.tokenizer.rows, self.tokenizer.columns))
+        decoded = [self.tokenizer.decode(part) for part in grids.split(batch_size)]
+        return [to_picture(image) for part in decoded for image in part]
 
 
 def check_fit(model: TransformerConfig, tokenizer: ImageTokenizer, name: str) -> None:

@@ -8,10 +8,19 @@ from dvae.tokenizer import ImageTokenizer
 from training.pictures import to_tensor
 
 
+def squared_error(images: Tensor, others: Tensor) -> Tensor:
+    """Return each picture's mean squared error [B]; both are [B, 3, H, W]."""
+    return (images - others).square().mean(dim=(1, 2, 3))
+
+
+def decibels(error: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio in dB of mean squared errors of pixels in [0, 1]."""
+    return -10 * error.clamp_min(1e-10).log10()
+
+
 def psnr(images: Tensor, others: Tensor) -> Tensor:
     """Return each picture's peak signal-to-noise ratio in dB; both are [B, 3, H, W] in [0, 1]."""
-    error = (images - others).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
-    return -10 * error.log10()
+    return decibels(squared_error(images, others))
 
 
 def code_usage(codes: Tensor, vocab_size: int) -> dict[str, float]:
@@ -36,15 +45,14 @@ def measure(
     over all of them, which hard pictures dominate.
     """
     device = next(tokenizer.parameters()).device
-    values, errors, codes = [], [], []
+    errors, codes = [], []
     for first in range(0, len(pictures), batch_size):
         images = to_tensor(pictures[first : first + batch_size]).to(device)
         codes.append(tokenizer.encode(images))
-        decoded = tokenizer.decode(codes[-1])
-        values.append(psnr(images, decoded))
-        errors.append((images - decoded).square().mean(dim=(1, 2, 3)))
+        errors.append(squared_error(images, tokenizer.decode(codes[-1])))
+    error = torch.cat(errors)
     return {
-        "psnr": float(torch.cat(values).mean()),
-        "psnr_pooled": float(-10 * torch.cat(errors).mean().log10()),
+        "psnr": float(decibels(error).mean()),
+        "psnr_pooled": float(decibels(error.mean())),
         **code_usage(torch.cat(codes), tokenizer.vocab_size),
     }

@@ -114,7 +114,7 @@ def gumbel_softmax(logits: Tensor, temperature: float, straight_through: bool = 
     soft = ((logits + noise) / temperature).softmax(dim=1)
     if not straight_through:
         return soft
-    hard = torch.zeros_like(soft).scatter_(1, soft.argmax(dim=1, keepdim=True), 1.0)
+    hard = one_hot(soft.argmax(dim=1), soft.shape[1], soft.dtype)
     return hard + soft - soft.detach()
 
 

@@ -10,7 +10,6 @@ from dalle.checkpoint import load_text_to_image
 from dalle.generate import generate
 from training.errors import command
 from training.grids import grid, save_picture
-from training.pictures import to_picture
 
 
 @command
@@ -25,22 +24,21 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=1.0, help="1 is the paper's")
     parser.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest share p")
     options = parser.parse_args()
-    transformer, text, tokenizer = load_text_to_image(options.model)
-    tokens = text.encode(options.captions, transformer.config.text_length)
+    model = load_text_to_image(options.model)
+    tokens = model.text.encode(options.captions, model.transformer.config.text_length)
     drawn = generate(
-        transformer,
+        model.transformer,
         tokens,
         options.candidates,
         seed=options.seed,
         temperature=options.temperature,
         top_p=options.top_p,
     )
-    images = tokenizer.decode(drawn.codes.unflatten(1, (tokenizer.rows, tokenizer.columns)))
     labels = [
         caption if k == 0 else "" for caption in options.captions for k in range(options.candidates)
     ]
     columns = options.across * options.candidates
-    save_picture(grid([to_picture(i) for i in images], columns, labels), options.out)
+    save_picture(grid(model.pictures(drawn.codes), columns, labels), options.out)
 
 
 if __name__ == "__main__":

@@ -153,8 +153,3 @@ def load_config(schema: type[T], usage: str, argv: Sequence[str] | None = None) 
 def to_yaml(config: Any) -> str:
     """Return a config instance as YAML that `read_yaml` and `merge` read back."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-def from_folder(schema: type[T], path: Path) -> T:
-    """Return the config that a checkpoint folder holds."""
-    return merge(schema(), read_yaml(path), source=str(path))

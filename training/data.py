@@ -1,6 +1,6 @@
 """Captioned pictures from a folder, from any dataset that `datasets` loads, or drawn in code.
 
-ADD A SOURCE = one class with `__len__` and `record(index)`, and one line in SOURCES.
+ADD A SOURCE = one class with the methods of `Source`, and one line in SOURCES.
 """
 
 import csv
@@ -18,7 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from corpora.shapes.words import Split
+from corpora.shapes import Split, described_scene, render
 from training.errors import UserError
 from training.pictures import (
     AugmentConfig,
@@ -204,21 +204,19 @@ class ShapesSource:
     """Scenes drawn in code: data.count of them, each with its caption."""
 
     def __init__(self, config: DataConfig, path: str, split: str) -> None:
-        from corpora.shapes import described_scene, render
-
         if split not in get_args(Split):
             known = ", ".join(get_args(Split))
             raise UserError(f"data.split is {split!r}; shapes has {known}")
         self.split: Split = cast(Split, split)
-        self.describe, self.render, self.count = described_scene, render, config.count
+        self.count = config.count
 
     def __len__(self) -> int:
         return self.count
 
     def record(self, index: int) -> Record:
-        scene, caption = self.describe(self.split, 0, index)
+        scene, caption = described_scene(self.split, 0, index)
         # Drawn on demand: stage two reads captions far more often than pictures.
-        return Record(f"shapes {self.split} {index}", partial(self.render, scene), caption)
+        return Record(f"shapes {self.split} {index}", partial(render, scene), caption)
 
     def has_caption(self, index: int) -> bool:
         return True
