@@ -5,11 +5,10 @@ from pathlib import Path
 
 from dvae.checkpoint import TOKENIZERS, SavedTokenizer, save_tokenizer
 from dvae.metrics import measure
-from dvae.model import DVAEConfig
 from training.checkpoint import load_into, read_weights
 from training.config import load_config
 from training.data import DataConfig, Pictures, all_pictures, batches, open_sources
-from training.errors import UserError, command
+from training.errors import command
 from training.grids import grid, save_picture
 from training.pictures import to_picture, to_tensor
 from training.run import Run, RunConfig
@@ -19,18 +18,14 @@ USAGE = """
 usage: python train_dvae.py [--config configs/dvae/NAME.yaml] [key=value ...]
 
 Trains a tokenizer and writes run.out/tokenizer, a folder that train_dalle.py takes as
-data.tokenizer. The same command resumes an interrupted run.
+tokenizer. The same command resumes an interrupted run.
 """
 
 
 @dataclass
-class TrainDVAE:
-    """All of stage one."""
+class TrainDVAE(SavedTokenizer):
+    """All of stage one: a tokenizer, and how it is trained."""
 
-    tokenizer: str = "dvae"
-    """Kind of tokenizer: a name in dvae.checkpoint.TOKENIZERS."""
-    model: DVAEConfig = field(default_factory=DVAEConfig)
-    """The tokenizer."""
     data: DataConfig = field(default_factory=DataConfig)
     """Its pictures; captions are not needed here."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -42,25 +37,18 @@ class TrainDVAE:
     held_out_pictures: int = 512
     """How many held-out pictures are measured (0: all)."""
 
-    def validate(self) -> None:
-        """Raise `UserError` if the tokenizer is unknown."""
-        if self.tokenizer not in TOKENIZERS:
-            raise UserError(
-                f"tokenizer is {self.tokenizer!r}; use one of {', '.join(sorted(TOKENIZERS))}"
-            )
-
 
 @command
 def main() -> None:
     config = load_config(TrainDVAE, USAGE)
     run = Run(config)
+    tokenizer = TOKENIZERS[config.tokenizer][1](config.model)
     train, held_out = open_sources(config.data)
-    size = config.model.image_size
+    size = tokenizer.image_size
     pictures = Pictures(train, size, config.data.augment)
     held_out = all_pictures(Pictures(held_out, size, None), config.held_out_pictures)
     run.write(f"{len(train)} training pictures, {len(held_out)} held-out pictures measured")
 
-    tokenizer = TOKENIZERS[config.tokenizer][1](config.model)
     if config.init:
         load_into(tokenizer, read_weights(Path(config.init)), config.init)
     trainer = Trainer(tokenizer, config.optimiser, run.accelerator)

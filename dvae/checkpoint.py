@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from dvae.model import DiscreteVAE, DVAEConfig
 from dvae.tokenizer import ImageTokenizer
@@ -29,8 +30,16 @@ class SavedTokenizer:
 
     tokenizer: str = "dvae"
     """Kind of tokenizer: a name in TOKENIZERS."""
-    model: DVAEConfig = field(default_factory=DVAEConfig)
-    """Its config."""
+    model: Any = field(default_factory=DVAEConfig)
+    """Its config, of the class that TOKENIZERS has for the kind."""
+
+    @classmethod
+    def defaults(cls, written: DictConfig) -> Self:
+        """Return the defaults of the kind that `written` names. Raises `UserError`."""
+        kind = written.get("tokenizer", "dvae")
+        if kind not in TOKENIZERS:
+            raise UserError(f"tokenizer is {kind!r}; use one of {', '.join(sorted(TOKENIZERS))}")
+        return cls(tokenizer=kind, model=TOKENIZERS[kind][0]())
 
 
 def save_tokenizer(folder: Path, tokenizer: ImageTokenizer, config: SavedTokenizer) -> None:
@@ -51,7 +60,8 @@ def load_tokenizer(folder: Path) -> tuple[ImageTokenizer, SavedTokenizer]:
     if "tokenizer" not in stored or "model" not in stored:
         raise UserError(f"{folder} is not a tokenizer's folder: its {CONFIG} has no tokenizer")
     kept = OmegaConf.create({"tokenizer": stored.tokenizer, "model": stored.model})
-    config: SavedTokenizer = merge(SavedTokenizer(), kept, source=str(folder / CONFIG))
+    schema = SavedTokenizer.defaults(kept)
+    config: SavedTokenizer = merge(schema, kept, source=str(folder / CONFIG))
     tokenizer = TOKENIZERS[config.tokenizer][1](config.model)
     load_into(tokenizer, weights, folder)
     return tokenizer.eval().requires_grad_(False), config

@@ -1,15 +1,22 @@
 """Checkpoint folders: whole or not at all, and clear errors for damaged and foreign ones."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from dvae.checkpoint import SavedTokenizer, load_tokenizer, save_tokenizer
+from dvae.checkpoint import TOKENIZERS, SavedTokenizer, load_tokenizer, save_tokenizer
 from dvae.model import DiscreteVAE, DVAEConfig
 from dvae.networks import NetworkConfig
+from dvae.tokenizer import ImageTokenizer, LossReport
+from train_dvae import TrainDVAE
+from train_dvae import main as train
 from training.checkpoint import read_training_state, write_folder
+from training.config import load_config
 from training.errors import UserError
 
 
@@ -28,6 +35,50 @@ def test_a_tokenizer_comes_back_as_it_was_in_bfloat16(saved: Path) -> None:
     second, _ = load_tokenizer(saved)
     images = torch.rand(2, 3, 16, 16)
     assert torch.equal(first.reconstruct(images), second.reconstruct(images))
+
+
+@dataclass
+class PosterConfig:
+    """Config of a tokenizer that is nothing like the dVAE."""
+
+    shades: int = 4
+    """Number of shades of grey."""
+
+
+class Poster(ImageTokenizer):
+    """One code, a shade of grey, for each 8x8 patch of 16x16 pictures."""
+
+    def __init__(self, config: PosterConfig) -> None:
+        super().__init__()
+        self.vocab_size, self.image_size, self.rows, self.columns = config.shades, 16, 2, 2
+        self.levels = nn.Parameter(torch.linspace(0, 1, config.shades))
+
+    def encode(self, images: Tensor) -> Tensor:
+        shade = F.avg_pool2d(images.mean(dim=1), 8)
+        return (shade[..., None] - self.levels).abs().argmin(dim=-1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        shades = self.levels[codes][:, None].expand(-1, 3, -1, -1)
+        return F.interpolate(shades, scale_factor=8.0).clamp(0, 1)
+
+    def loss(self, images: Tensor, step: int) -> LossReport:
+        return LossReport((self.decode(self.encode(images)) - images).square().mean())
+
+
+def test_a_tokenizer_with_a_config_of_its_own_trains_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TOKENIZERS, "poster", (PosterConfig, Poster))
+    out = tmp_path / "run"
+    arguments = ["tokenizer=poster", "model.shades=6", "data.source=shapes", "data.count=8"]
+    arguments += [f"run.out={out}", "run.updates=2", "run.batch_size=2", "held_out_pictures=4"]
+    with pytest.raises(UserError, match=r"unknown key model\.grid"):
+        load_config(TrainDVAE, "", [*arguments, "model.grid=2"])
+    monkeypatch.setattr("sys.argv", ["train_dvae.py", *arguments])
+    train()
+    tokenizer, saved = load_tokenizer(out / "tokenizer")
+    assert isinstance(tokenizer, Poster)
+    assert saved.model == PosterConfig(shades=6)
 
 
 def test_a_truncated_file_is_named(saved: Path) -> None:

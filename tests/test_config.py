@@ -100,6 +100,8 @@ def test_a_config_can_change_another_one(tmp_path: Path) -> None:
         (["run.updatse=3"], "run.updates"),
         (["run.updates=many"], "run.updates"),
         (["model.grid=16"], "model.grid"),
+        (["model.grdi=8"], "model.grid"),
+        (["model.network.width=wide"], "model.network.width"),
         (["model.network.norm=batch"], "model.network.norm"),
         (["optimiser.schedule=linear"], "optimiser.schedule"),
         (["data.source=web"], "data.source"),

@@ -131,13 +131,13 @@ def parse_overrides(arguments: Sequence[str]) -> DictConfig:
 def load_config(schema: type[T], usage: str, argv: Sequence[str] | None = None) -> T:
     """Return the config of a script's command line: `[--config FILE] [key=value ...]`.
 
-    `--help` prints every field and exits. Raises `UserError`.
+    A schema may have a class method `defaults(written)`, for fields whose class depends on what
+    the user wrote (the tokenizer's kind, say). `--help` prints every field and exits. Raises
+    `UserError`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    defaults = schema()
-    if "--help" in arguments or "-h" in arguments:
-        print(help_text(usage, defaults))
-        raise SystemExit(0)
+    wants_help = [word for word in arguments if word in ("--help", "-h")]
+    arguments = [word for word in arguments if word not in wants_help]
     layers, source = [], "command line"
     if "--config" in arguments:
         at = arguments.index("--config")
@@ -147,6 +147,13 @@ def load_config(schema: type[T], usage: str, argv: Sequence[str] | None = None) 
         layers.append(read_yaml(Path(source)))
         del arguments[at : at + 2]
     layers.append(parse_overrides(arguments))
+    written = OmegaConf.merge(*layers)
+    assert isinstance(written, DictConfig)
+    make = getattr(schema, "defaults", None)
+    defaults = make(written) if make else schema()
+    if wants_help:
+        print(help_text(usage, defaults))
+        raise SystemExit(0)
     return merge(defaults, *layers, source=source)
 
 

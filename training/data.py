@@ -1,6 +1,7 @@
 """Captioned pictures from a folder, from any dataset that `datasets` loads, or drawn in code.
 
-ADD A SOURCE = one class with the methods of `Source`, and one line in SOURCES.
+ADD A SOURCE = one class with the methods of `Source`, and one line in SOURCES: how a config's
+training and held-out pictures are opened, which for data that has a path is `open_paths`.
 """
 
 import csv
@@ -101,7 +102,7 @@ class FolderSource:
     to the folder, and a `caption` or `text` column.
     """
 
-    def __init__(self, config: DataConfig, path: str, split: str) -> None:
+    def __init__(self, config: DataConfig, path: str) -> None:
         self.folder = Path(path)
         if not self.folder.is_dir():
             raise UserError(f"data folder {path!r} does not exist; set data.path")
@@ -150,7 +151,7 @@ class FolderSource:
 class DatasetsSource:
     """Parquet files, or any dataset that the `datasets` library loads by name."""
 
-    def __init__(self, config: DataConfig, path: str, split: str) -> None:
+    def __init__(self, config: DataConfig, path: str) -> None:
         import datasets
 
         self.config, self.path = config, path
@@ -160,7 +161,7 @@ class DatasetsSource:
                     raise UserError(f"no parquet file matches {path!r}; set data.path")
                 rows = datasets.load_dataset("parquet", data_files=path, split="train")
             else:
-                rows = datasets.load_dataset(path, split=split)
+                rows = datasets.load_dataset(path, split=config.split)
         except UserError:
             raise
         except Exception as error:
@@ -201,14 +202,14 @@ class DatasetsSource:
 
 
 class ShapesSource:
-    """Scenes drawn in code: data.count of them, each with its caption."""
+    """Scenes drawn in code: `count` of them, each with its caption."""
 
-    def __init__(self, config: DataConfig, path: str, split: str) -> None:
+    def __init__(self, split: str, count: int) -> None:
         if split not in get_args(Split):
             known = ", ".join(get_args(Split))
             raise UserError(f"data.split is {split!r}; shapes has {known}")
         self.split: Split = cast(Split, split)
-        self.count = config.count
+        self.count = count
 
     def __len__(self) -> int:
         return self.count
@@ -220,13 +221,6 @@ class ShapesSource:
 
     def has_caption(self, index: int) -> bool:
         return True
-
-
-SOURCES: dict[str, Callable[[DataConfig, str, str], Source]] = {
-    "folder": FolderSource,
-    "datasets": DatasetsSource,
-    "shapes": ShapesSource,
-}
 
 
 class Subset:
@@ -245,16 +239,20 @@ class Subset:
         return self.source.has_caption(self.indices[index])
 
 
-def open_sources(config: DataConfig) -> tuple[Source, Source]:
-    """Return the training and the held-out source. Raises `UserError` where there is nothing."""
-    make = SOURCES[config.source]
-    if config.source == "shapes":
-        return make(config, "", config.split), make(config, "", "test")
+def open_shapes(config: DataConfig) -> tuple[Source, Source]:
+    """Return data.count scenes of data.split, and as many of the "test" split."""
+    return ShapesSource(config.split, config.count), ShapesSource("test", config.count)
+
+
+def open_paths(
+    make: Callable[[DataConfig, str], Source], config: DataConfig
+) -> tuple[Source, Source]:
+    """Return what is at data.path and data.held_out_path, or a share of the former set aside."""
     if not config.path:
         raise UserError("data.path is empty; name a folder, parquet files or a dataset")
-    source = make(config, config.path, config.split)
+    source = make(config, config.path)
     if config.held_out_path:
-        return source, make(config, config.held_out_path, config.split)
+        return source, make(config, config.held_out_path)
     # By a hash of the position, so that the choice is spread evenly and never changes.
     held_out = [i for i in range(len(source)) if _unit_hash(i) < config.held_out_share]
     if config.held_out_share and not held_out:
@@ -266,6 +264,18 @@ def open_sources(config: DataConfig) -> tuple[Source, Source]:
 def _unit_hash(index: int) -> float:
     digest = hashlib.blake2b(str(index).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
+
+
+SOURCES: dict[str, Callable[[DataConfig], tuple[Source, Source]]] = {
+    "folder": partial(open_paths, FolderSource),
+    "datasets": partial(open_paths, DatasetsSource),
+    "shapes": open_shapes,
+}
+
+
+def open_sources(config: DataConfig) -> tuple[Source, Source]:
+    """Return the training and the held-out source. Raises `UserError` where there is nothing."""
+    return SOURCES[config.source](config)
 
 
 def captioned(source: Source) -> Source:
