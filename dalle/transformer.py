@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dalle.attention import AUTO, WAYS, PatternAttention
 from dalle.cache import Cache
 from dalle.patterns import PATTERNS, Pattern, PatternOptions, paper_layers
 from dalle.stream import Stream
@@ -44,6 +44,8 @@ class TransformerConfig:
     """Attention pattern of each layer, first to last, depth names; empty for the paper's order."""
     conv_kernel: int = 11
     """Side of the convolutional pattern's window of codes: odd."""
+    attention: str = AUTO
+    """How attention is computed, never what: auto, reference, structured (CPU) or flex (CUDA)."""
     dropout: float = 0.0
     """Share of activations dropped in training, after the embeddings and after each branch."""
     text_loss_weight: float = 0.125
@@ -77,6 +79,8 @@ class TransformerConfig:
                 f"layers names {len(self.layers)} patterns but depth is {self.depth}: "
                 "name one for each layer, or none for the paper's order"
             )
+        if self.attention not in WAYS:
+            raise UserError(f"attention is {self.attention!r}: use one of {', '.join(WAYS)}")
         for name in self.layers:
             if name not in PATTERNS:
                 raise UserError(f"layers: no pattern {name!r}; there are {', '.join(PATTERNS)}")
@@ -174,13 +178,12 @@ class Transformer(nn.Module):
         self.column_embedding = nn.Embedding(config.columns, d_model)
         self.dropout = nn.Dropout(config.dropout)
 
-        # One pattern, one mask, however many layers share them. Masks follow from the config, so
-        # they are no part of a checkpoint.
+        # One pattern, one mask, however many layers share it.
         options = PatternOptions(conv_kernel=config.conv_kernel)
-        patterns = {name: PATTERNS[name](options) for name in dict.fromkeys(config.patterns)}
-        for name, pattern in patterns.items():
-            self.register_buffer(f"mask_{name}", pattern.mask(self.stream), persistent=False)
-        self.patterns = [patterns[name] for name in config.patterns]
+        self.patterns = [PATTERNS[name](options) for name in config.patterns]
+        self.attentions = nn.ModuleDict(
+            {p.name: PatternAttention(p, self.stream, config.attention) for p in self.patterns}
+        )
         self.blocks = nn.ModuleList(Block(config) for _ in self.patterns)
 
         self.norm = nn.LayerNorm(d_model)
@@ -207,7 +210,7 @@ class Transformer(nn.Module):
 
     def mask(self, pattern: Pattern) -> Tensor:
         """The mask of a pattern in use, bool [T+RC, T+RC], on the model's device."""
-        return self.get_buffer(f"mask_{pattern.name}")
+        return self.attentions[pattern.name].get_buffer("mask")
 
     def new_cache(self) -> Cache:
         """An empty cache for decoding, for any batch."""
@@ -236,12 +239,8 @@ class Transformer(nn.Module):
 
         `x` are the stream's first n positions or, with a cache, the n that follow what it holds.
         """
-        n = x.shape[1]
         for i, (block, pattern) in enumerate(zip(self.blocks, self.patterns, strict=True)):
-            if cache is None:
-                attend = partial(pattern.attend, mask=self.mask(pattern)[:n, :n])
-            else:
-                attend = cache.layers[i].attend
+            attend = self.attentions[pattern.name] if cache is None else cache.layers[i].attend
             x = block(x, attend)
         return self.norm(x)
 

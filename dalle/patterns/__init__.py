@@ -1,6 +1,6 @@
 """Attention patterns. To add one: write its file and its line in PATTERNS."""
 
-from dalle.patterns.base import Pattern, PatternOptions
+from dalle.patterns.base import Blocks, Pattern, PatternOptions
 from dalle.patterns.column import Column
 from dalle.patterns.conv import Conv
 from dalle.patterns.full import Full
@@ -26,4 +26,4 @@ def paper_layers(depth: int) -> list[str]:
     ]
 
 
-__all__ = ["PATTERNS", "Pattern", "PatternOptions", "paper_layers"]
+__all__ = ["PATTERNS", "Blocks", "Pattern", "PatternOptions", "paper_layers"]

@@ -2,11 +2,10 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dalle.cache import DenseLayerCache, LayerCache
 from dalle.stream import Stream
@@ -20,12 +19,29 @@ class PatternOptions:
     """Side of the convolutional pattern's window: odd."""
 
 
+class Blocks(NamedTuple):
+    """Raster indices of codes whose attention is computed together: blocks of one size each."""
+
+    queries: Tensor
+    """int64 [blocks, m]: every code of the grid once."""
+    keys: Tensor
+    """int64 [blocks, n]: at least what the block's queries see, no code twice; -1 for none."""
+
+
+def sliding_blocks(stream: Stream, reach: int) -> Blocks:
+    """Blocks for a pattern that sees at most `reach` codes back in raster order: a row each."""
+    reach = min(reach, stream.image_length - 1)
+    queries = torch.arange(stream.image_length, device="cpu").unflatten(0, (-1, stream.columns))
+    back = torch.arange(-reach, stream.columns, device="cpu")
+    return Blocks(queries, (queries[:, :1] + back).clamp(min=-1))
+
+
 class Pattern(ABC):
     """Which positions each position attends to (paper section 2.2, appendix B).
 
     `allowed` is the specification: it draws the pattern, its mask is the reference attention, and
     its rows are the rule for decoding. All a new pattern must write is a `name` and `sees`, and it
-    trains and samples at once, densely. `attend` and `cache` are there to be overridden by
+    trains and samples at once, densely. `blocks` and `cache` are there to be overridden by
     faster ways to the same result.
     """
 
@@ -58,13 +74,13 @@ class Pattern(ABC):
         positions = torch.arange(stream.length, device="cpu")
         return self.allowed(positions[:, None], positions[None, :], stream)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """Attention of the stream's first n positions to one another, [B, H, n, D].
+    def blocks(self, stream: Stream) -> Blocks | None:
+        """How attention among image codes falls into blocks, or None where it does not.
 
-        `q`, `k` and `v` are [B, H, n, D]; `mask` is the first n rows and columns of `mask(stream)`.
-        An override may use a structure the mask has, and must give what this gives.
+        Optional: it is what makes a pattern faster than dense attention (`dalle.attention`). Where
+        the blocks are not exactly what `sees` allows, they are refused.
         """
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return None
 
     def cache(self, mask: Tensor) -> LayerCache:
         """An empty cache for one layer of this pattern; `mask` is `mask(stream)`.

@@ -1,8 +1,9 @@
 """Column attention."""
 
+import torch
 from torch import Tensor
 
-from dalle.patterns.base import Pattern
+from dalle.patterns.base import Blocks, Pattern
 from dalle.stream import Stream
 
 
@@ -13,3 +14,7 @@ class Column(Pattern):
 
     def sees(self, query: Tensor, key: Tensor, stream: Stream) -> Tensor:
         return stream.column(query) == stream.column(key)
+
+    def blocks(self, stream: Stream) -> Blocks:
+        grid = torch.arange(stream.image_length, device="cpu").unflatten(0, (-1, stream.columns))
+        return Blocks(grid.T, grid.T)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from dalle.patterns.base import Pattern, PatternOptions
+from dalle.patterns.base import Blocks, Pattern, PatternOptions, sliding_blocks
 from dalle.stream import Stream
 from training.errors import UserError
 
@@ -31,3 +31,6 @@ class Conv(Pattern):
         nearest = (2 * back + stream.columns) // (2 * stream.columns)
         across = back - nearest.clamp(0, reach) * stream.columns
         return across.abs() <= reach
+
+    def blocks(self, stream: Stream) -> Blocks:
+        return sliding_blocks(stream, self.options.conv_kernel // 2 * (stream.columns + 1))

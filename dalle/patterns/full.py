@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dalle.patterns.base import Pattern
+from dalle.patterns.base import Blocks, Pattern
 from dalle.stream import Stream
 
 
@@ -14,3 +14,7 @@ class Full(Pattern):
 
     def sees(self, query: Tensor, key: Tensor, stream: Stream) -> Tensor:
         return torch.ones_like(query - key, dtype=torch.bool)
+
+    def blocks(self, stream: Stream) -> Blocks:
+        everything = torch.arange(stream.image_length, device="cpu")[None]
+        return Blocks(everything, everything)

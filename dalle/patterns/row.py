@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from dalle.patterns.base import Pattern
+from dalle.patterns.base import Blocks, Pattern, sliding_blocks
 from dalle.stream import Stream
 
 
@@ -16,3 +16,6 @@ class Row(Pattern):
 
     def sees(self, query: Tensor, key: Tensor, stream: Stream) -> Tensor:
         return query - key <= stream.columns
+
+    def blocks(self, stream: Stream) -> Blocks:
+        return sliding_blocks(stream, stream.columns)
