@@ -6,7 +6,7 @@ parameter names, order and initialisation. Shapes: B batch, K codebook size, (R,
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
@@ -40,12 +40,20 @@ class NetworkConfig:
     """Groups of the group normalisation, fewer where channels do not divide."""
     attention: bool = False
     """Add a self-attention layer over the grid beside the coarsest group (not in the paper)."""
+    decoder_blocks: list[int] = field(default_factory=list)
+    """Residual blocks in each of the decoder's groups, coarsest first; empty: as `blocks` says."""
 
     def validate(self) -> None:
         """Raise `UserError` on values that no network can be built from."""
         for name in ("width", "groups", "blocks", "bottleneck", "decoder_init", "norm_groups"):
             if getattr(self, name) < 1:
                 raise UserError(f"model.network.{name} must be at least 1")
+        counts = self.decoder_blocks
+        if counts and (len(counts) != self.groups or min(counts) < 1):
+            raise UserError(
+                f"model.network.decoder_blocks is {counts}: write {self.groups} numbers of at "
+                "least 1, one for each of model.network.groups, or none"
+            )
         if self.stem_stride not in (1, 2, 4):
             raise UserError(f"model.network.stem_stride is {self.stem_stride}; use 1, 2 or 4")
         if self.norm not in NORMS:
@@ -165,10 +173,11 @@ class Decoder(nn.Module):
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         blocks["input"] = Conv2d(codebook_size, config.decoder_init, 1)
         n_in = config.decoder_init
+        counts = config.decoder_blocks or [config.blocks] * config.groups
         for g in range(config.groups):
             n_out = config.width * 2 ** (config.groups - 1 - g)
             group: OrderedDict[str, nn.Module] = OrderedDict()
-            for i in range(config.blocks):
+            for i in range(counts[g]):
                 group[f"block_{i + 1}"] = Block(config, n_in, n_out, (1, 3, 3, 3))
                 n_in = n_out
             if g == 0 and config.attention:

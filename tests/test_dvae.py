@@ -1,6 +1,7 @@
 """The dVAE: likelihood, networks, loss, schedules, measurements."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -193,3 +194,15 @@ def test_measure_uses_hard_codes_of_all_pictures() -> None:
 def test_an_impossible_grid_names_the_key_and_the_fix() -> None:
     with pytest.raises(UserError, match=r"model\.grid=8.*model\.image_size=32"):
         DiscreteVAE(DVAEConfig(16, 8, 12, NetworkConfig(width=8, groups=3)))
+
+
+def test_the_decoder_may_have_more_blocks_than_the_encoder() -> None:
+    network = NetworkConfig(width=8, groups=3, blocks=1, decoder_init=8, decoder_blocks=[1, 2, 3])
+    model = DiscreteVAE(DVAEConfig(16, 4, 5, network))
+    groups = [model.decoder.get_submodule(f"blocks.group_{g}").modules() for g in (1, 2, 3)]
+    counts = [sum(isinstance(module, Block) for module in group) for group in groups]
+    assert counts == [1, 2, 3]
+    assert model.reconstruct(torch.rand(2, 3, 16, 16)).shape == (2, 3, 16, 16)
+    for wrong in ([1, 2], [1, 0, 2]):
+        with pytest.raises(UserError, match=r"model\.network\.decoder_blocks is"):
+            DVAEConfig(16, 4, 5, replace(network, decoder_blocks=wrong)).validate()
