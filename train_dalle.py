@@ -16,7 +16,7 @@ from dalle.examples import (
 from dalle.generate import generate
 from dalle.metrics import held_out_losses
 from dalle.text import TextTokenizer
-from dalle.transformer import Transformer, TransformerConfig, stream_losses
+from dalle.transformer import Transformer, TransformerConfig
 from dvae.checkpoint import load_tokenizer
 from training.checkpoint import load_into, read_weights
 from training.config import load_config
@@ -97,11 +97,9 @@ def main() -> None:
         f"{parameters:,} parameters, {len(train)} training and {len(measured[0])} held-out pictures"
     )
 
-    weight = config.model.text_loss_weight
     for _ in run.updates():
         words, codes = (tensor.to(device) for tensor in next(examples))
-        text_logits, image_logits = trainer.model(words, codes)
-        losses = stream_losses(text_logits, image_logits, words, codes, weight)
+        losses = trainer.model(words, codes)
         lr, loss = trainer.lr, trainer.update(losses.total)
         run.log({"lr": lr, "loss": loss, "text_loss": losses.text, "image_loss": losses.image})
         if run.due(config.run.evaluate_every) and run.accelerator.is_main_process:

@@ -3,15 +3,16 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from dalle.attention import AUTO, WAYS, PatternAttention
 from dalle.cache import Cache
+from dalle.loss import Losses, stream_losses
 from dalle.patterns import PATTERNS, Pattern, PatternOptions, paper_layers
 from dalle.stream import Stream
 from dalle.text import PADDING
@@ -46,6 +47,8 @@ class TransformerConfig:
     """Side of the convolutional pattern's window of codes: odd."""
     attention: str = AUTO
     """How attention is computed, never what: auto, reference, structured (CPU) or flex (CUDA)."""
+    recompute: bool = False
+    """Keep no activations inside blocks in training: less memory, a third more time."""
     dropout: float = 0.0
     """Share of activations dropped in training, after the embeddings and after each branch."""
     text_loss_weight: float = 0.125
@@ -88,32 +91,6 @@ class TransformerConfig:
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys and values [B, H, n, D] to [B, H, n, D]: a pattern's attention, or a cache's."""
-
-
-class Losses(NamedTuple):
-    """Cross-entropies in nats a token, scalars; `total` is their weighted sum."""
-
-    total: Tensor
-    text: Tensor
-    image: Tensor
-
-
-def stream_losses(
-    text_logits: Tensor, image_logits: Tensor, text: Tensor, codes: Tensor, text_weight: float
-) -> Losses:
-    """The loss of section 2.2: each part a mean over its own tokens, then weighted.
-
-    `text_logits` [B, T, text vocabulary], `image_logits` [B, RC, K], `text` [B, T] with `PADDING`
-    where there is none (not counted), `codes` [B, RC]. The image part weighs 1 - `text_weight`.
-    """
-    text_sum = F.cross_entropy(
-        text_logits.flatten(0, 1), text.flatten(), ignore_index=PADDING, reduction="sum"
-    )
-    # Without the clamp a batch of nothing but padding would give 0 / 0.
-    text_loss = text_sum / (text != PADDING).sum().clamp(min=1)
-    image_loss = F.cross_entropy(image_logits.flatten(0, 1), codes.flatten())
-    total = text_weight * text_loss + (1 - text_weight) * image_loss
-    return Losses(total, text_loss, image_loss)
 
 
 class Attention(nn.Module):
@@ -241,16 +218,24 @@ class Transformer(nn.Module):
         """
         for i, (block, pattern) in enumerate(zip(self.blocks, self.patterns, strict=True)):
             attend = self.attentions[pattern.name] if cache is None else cache.layers[i].attend
-            x = block(x, attend)
+            if self.config.recompute and self.training and cache is None:
+                x = checkpoint(block, x, attend, use_reentrant=False)
+            else:
+                x = block(x, attend)
         return self.norm(x)
 
-    def forward(self, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def logits(self, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Logits for every text token and every code, given what comes before each.
 
         `text` [B, T] with `PADDING` where there is none, `codes` [B, n] in raster order. Returns
         [B, T, text vocabulary] and [B, min(n + 1, RC), K]: the code after the last is predicted
         too, where there is one. Raises `UserError` for shapes that do not fit the stream.
         """
+        h_text, h_image = self._outputs(text, codes)
+        return self.text_head(h_text), self.image_head(h_image)
+
+    def _outputs(self, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """What the two heads read: [B, T, d] and [B, min(n + 1, RC), d]."""
         if codes.ndim != 2 or codes.shape[1] > self.stream.image_length:
             raise UserError(
                 f"codes of shape {list(codes.shape)}: the model reads at most "
@@ -258,14 +243,17 @@ class Transformer(nn.Module):
             )
         inputs = codes[:, : self.stream.image_length - 1]
         h = self.hidden(torch.cat([self.embed_text(text), self.embed_codes(inputs)], dim=1))
-        text_length = self.stream.text_length
-        return self.text_head(h[:, :text_length]), self.image_head(h[:, text_length:])
+        return h[:, : self.stream.text_length], h[:, self.stream.text_length :]
 
     def loss(self, text: Tensor, codes: Tensor) -> Losses:
         """The training loss of `text` [B, T] and `codes` [B, RC]; see `stream_losses`."""
-        text_logits, image_logits = self(text, codes)
+        h_text, h_image = self._outputs(text, codes)
         weight = self.config.text_loss_weight
-        return stream_losses(text_logits, image_logits, text, codes, weight)
+        return stream_losses(self.text_head, h_text, text, self.image_head, h_image, codes, weight)
+
+    def forward(self, text: Tensor, codes: Tensor) -> Losses:
+        """`loss`, under the name that data-parallel wrappers call."""
+        return self.loss(text, codes)
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """Two groups for an optimiser: matrices decay; gains, biases and embeddings do not."""

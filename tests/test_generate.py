@@ -31,7 +31,7 @@ def test_cached_decoding_is_a_full_pass(name, rows, columns, text_length, prefix
     model = build(depth=3, layers=layers, **sizes)
     text, codes = inputs(model)
     text[1, -1] = PADDING
-    _, expected = model(text, codes)
+    _, expected = model.logits(text, codes)
     logits, cache = prefill(model, text, codes[:, :prefix])
     assert cache.length == text_length + 1 + prefix
     torch.testing.assert_close(logits, expected[:, prefix], rtol=0, atol=1e-5)
@@ -48,11 +48,11 @@ def test_forks_go_on_from_their_own_row_and_leave_the_first_alone():
     index = torch.tensor([1, 0, 1])
     fork = cache.fork(index)
     branch = codes[index].roll(1, dims=1)
-    _, expected = model(text[index], branch)
+    _, expected = model.logits(text[index], branch)
     for j in range(3):
         logits = decode_one(model, branch[:, j], fork)
         torch.testing.assert_close(logits, expected[:, j + 1], rtol=0, atol=1e-5)
-    _, expected = model(text, codes)
+    _, expected = model.logits(text, codes)
     logits = decode_one(model, codes[:, 0], cache)
     torch.testing.assert_close(logits, expected[:, 1], rtol=0, atol=1e-5)
 
@@ -190,7 +190,7 @@ def test_likelihood_is_the_models_own_at_temperature_one(model):
     prefix = codes[0, :4]
     drawn = generate(model, text, 3, temperature=0.6, top_k=5, prefix=prefix, batch_size=4)
     assert torch.equal(drawn.codes[:, :4], prefix.expand(6, -1))
-    _, logits = model(text.repeat_interleave(3, dim=0), drawn.codes)
+    _, logits = model.logits(text.repeat_interleave(3, dim=0), drawn.codes)
     each = logits.log_softmax(dim=-1).gather(-1, drawn.codes[..., None])[..., 0]
     torch.testing.assert_close(drawn.log_likelihood, each[:, 4:].sum(dim=1))
 
@@ -199,7 +199,7 @@ def test_likelihood_is_the_models_own_at_temperature_one(model):
 def test_top_1_takes_the_likeliest_code_every_time(model):
     text, _ = inputs(model)
     drawn = generate(model, text, top_k=1)
-    _, logits = model(text, drawn.codes)
+    _, logits = model.logits(text, drawn.codes)
     assert torch.equal(logits.argmax(dim=-1), drawn.codes)
 
 

@@ -6,11 +6,14 @@ import math
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from dalle.loss import summed_cross_entropy
 from dalle.patterns import PATTERNS
 from dalle.text import PADDING
-from dalle.transformer import Block, Transformer, TransformerConfig, stream_losses
+from dalle.transformer import Block, Transformer, TransformerConfig
 from training.errors import UserError
 
 PAPER_PARAMETERS = 12_292_836_992
@@ -66,12 +69,12 @@ def test_gradients_flow_where_one_layer_allows_and_nowhere_else(name, grid):
 def test_outputs_depend_on_nothing_they_predict(name):
     model = build(depth=3, layers=[name] * 3)
     text, codes = inputs(model, batch=1)
-    before = [t.clone() for t in model(text, codes)]
+    before = [t.clone() for t in model.logits(text, codes)]
     length = model.stream.text_length
     for t in range(length):
         changed = text.clone()
         changed[0, t] = (changed[0, t] + 1) % model.config.text_vocab
-        text_logits, image_logits = model(changed, codes)
+        text_logits, image_logits = model.logits(changed, codes)
         assert torch.equal(text_logits[:, : t + 1], before[0][:, : t + 1])
         # All of the image sees all of the text, and later text sees it.
         assert (text_logits[:, t + 1 :] != before[0][:, t + 1 :]).any(dim=-1).all()
@@ -79,7 +82,7 @@ def test_outputs_depend_on_nothing_they_predict(name):
     for j in range(model.stream.image_length):
         changed = codes.clone()
         changed[0, j] = (changed[0, j] + 1) % model.config.image_vocab
-        text_logits, image_logits = model(text, changed)
+        text_logits, image_logits = model.logits(text, changed)
         assert torch.equal(text_logits, before[0])
         torch.testing.assert_close(
             image_logits[:, : j + 1], before[1][:, : j + 1], rtol=0, atol=1e-6
@@ -134,10 +137,10 @@ def test_codes_know_their_row_and_column():
 def test_fewer_codes_give_the_same_logits_as_far_as_they_go():
     model = build()
     text, codes = inputs(model)
-    _, all_logits = model(text, codes)
+    _, all_logits = model.logits(text, codes)
     assert all_logits.shape == (2, 12, 13)
     for n in (0, 1, 7, 11):
-        text_logits, logits = model(text, codes[:, :n])
+        text_logits, logits = model.logits(text, codes[:, :n])
         assert text_logits.shape == (2, 3, 11)
         torch.testing.assert_close(logits, all_logits[:, : n + 1])
 
@@ -146,16 +149,16 @@ def test_shapes_that_do_not_fit_are_named():
     model = build()
     text, codes = inputs(model)
     with pytest.raises(UserError, match=r"text of shape \[2, 2\]"):
-        model(text[:, :2], codes)
+        model.logits(text[:, :2], codes)
     with pytest.raises(UserError, match=r"codes of shape \[2, 13\]"):
-        model(text, torch.zeros(2, 13, dtype=torch.long))
+        model.logits(text, torch.zeros(2, 13, dtype=torch.long))
 
 
 def test_loss_weighs_the_parts_and_skips_padding():
     model = build()
     text, codes = inputs(model)
     text[0, 1:] = PADDING
-    text_logits, image_logits = model(text, codes)
+    text_logits, image_logits = model.logits(text, codes)
     text_nats = [
         -text_logits[b, t].log_softmax(-1)[text[b, t]]
         for b in range(2)
@@ -173,10 +176,89 @@ def test_loss_weighs_the_parts_and_skips_padding():
 
 
 def test_loss_of_no_text_at_all_is_finite():
-    text = torch.full((1, 2), PADDING)
-    losses = stream_losses(torch.zeros(1, 2, 5), torch.zeros(1, 1, 4), text, text[:, :1] + 1, 0.125)
+    model = build()
+    text, codes = inputs(model)
+    model.image_head.weight.data.zero_()
+    model.image_head.bias.data.zero_()
+    losses = model.loss(torch.full_like(text, PADDING), codes)
     assert losses.text == 0
-    assert losses.image.item() == pytest.approx(math.log(4))
+    assert losses.image.item() == pytest.approx(math.log(13))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 8, 100])
+def test_a_loss_in_chunks_is_the_plain_one_in_value_and_gradient(rows):
+    torch.manual_seed(0)
+    head, h = nn.Linear(5, 11), torch.randn(8, 5, requires_grad=True)
+    targets = torch.tensor([3, PADDING, 0, 10, PADDING, 5, 5, 1])
+    plain = F.cross_entropy(head(h), targets, ignore_index=PADDING, reduction="sum")
+    inputs = [h, head.weight, head.bias]
+    expected = torch.autograd.grad(plain, inputs)
+    loss = summed_cross_entropy(head, h, targets, most_logits=rows * 11)
+    torch.testing.assert_close(loss, plain)
+    for got, wanted in zip(torch.autograd.grad(loss, inputs), expected, strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+def test_no_more_logits_than_allowed_exist_at_a_time():
+    """The largest tensor that a loss in chunks keeps or makes has a chunk's number of elements."""
+    head, h = nn.Linear(4, 50), torch.randn(60, 4, requires_grad=True)
+
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                self.size = max(self.size, out.numel())
+            return out
+
+    with Largest() as seen:
+        summed_cross_entropy(head, h, torch.arange(60) % 50, most_logits=500).backward()
+    assert seen.size == 500
+
+
+def test_recomputed_activations_change_no_gradient():
+    batch, gradients = None, []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        model = build(depth=3, dropout=0.2, recompute=recompute)
+        batch = batch or inputs(model)
+        torch.manual_seed(1)
+        model.loss(*batch).total.backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for kept, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(kept, recomputed)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+@pytest.mark.parametrize("way", ["reference", "structured"])
+def test_a_compiled_model_has_the_same_loss_and_gradients(way):
+    torch.manual_seed(0)
+    model = Transformer(tiny(depth=4, layers=["row", "column", "full", "conv"], attention=way))
+    batch = inputs(model)
+    results = []
+    for compiled in (False, True):
+        if compiled:
+            model.compile()
+        model.zero_grad()
+        loss = model(*batch).total
+        loss.backward()
+        results.append([loss, *(p.grad for p in model.parameters())])
+    for plain, fast in zip(*results, strict=True):
+        torch.testing.assert_close(plain, fast, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_autocast_stays_near_float32():
+    torch.manual_seed(0)
+    model = Transformer(tiny(depth=4, d_model=32, layers=["row", "column", "full", "conv"]))
+    batch = inputs(model)
+    exact = model(*batch).total
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(*batch).total
+    assert rounded.dtype == torch.float32
+    assert rounded.item() == pytest.approx(exact.item(), rel=0.01)
 
 
 def test_every_parameter_is_trained_in_one_group():
@@ -278,6 +360,6 @@ def test_memorises_four_sequences():
         optimiser.zero_grad()
         loss.total.backward()
         optimiser.step()
-    _, image_logits = model(text, codes)
+    _, image_logits = model.logits(text, codes)
     assert model.loss(text, codes).image < 0.05
     assert torch.equal(image_logits.argmax(dim=-1), codes)
