@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,3 +91,14 @@ def test_scripts_end_with_status_2_and_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert str(tmp_path) in done.stderr
+
+
+def test_every_package_is_installed_by_name() -> None:
+    """Packages are listed by hand: one left out would be missing from an installation."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in ROOT.glob("[a-z]*/**/__init__.py")
+        if "site-packages" not in path.parts
+    }
+    assert found == set(project["tool"]["setuptools"]["packages"])

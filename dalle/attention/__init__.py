@@ -26,7 +26,7 @@ SHORT = 320
 """Stream positions from which the structured way is faster than dense products on a CPU ..."""
 SHORT_BFLOAT16 = 640
 """... and in bfloat16, where dense products are that much faster (docs/experiments.md)."""
-SPARSE = 1 / 3
+SPARSE = 0.42
 """Share of a dense product's query-key pairs that blocks may have at most to be worth it."""
 
 

@@ -127,7 +127,7 @@ class _TwoPartAttention(torch.autograd.Function):
 
         blocks = _Blocks(q, text, queries, keys, order, bias)
         within_dq, within_dk, within_dv = part_backward(
-            blocks.of_queries(grad),
+            blocks.of_gradients(grad),
             blocks.of_queries(q),
             blocks.of_keys(k),
             blocks.of_keys(v),
@@ -148,30 +148,40 @@ class _Blocks:
         self, like: Tensor, text: int, queries: Tensor, keys: Tensor, order: Tensor, bias: Tensor
     ) -> None:
         self.batch, self.heads, n = like.shape[:3]
-        self.text, self.length = text, n - text  # the last code of a grid is never read
-        self.queries, self.keys, self.order, self.count = queries, keys, order, len(bias)
+        self.length = n - text  # a grid's last code is never read, so it is one less than that
+        self.first, self.last = text, n - 1
+        self.queries, self.keys = queries, keys
+        self.order, self.absent = order[: self.length], order[self.length :]
+        self.count = len(bias)
         self.bias = bias.expand(self.batch * self.heads, -1, -1, -1)
 
-    def _image(self, x: Tensor) -> Tensor:
-        missing = len(self.queries) - self.length
-        return F.pad(x[:, :, self.text :], (0, 0, 0, missing)).flatten(0, 1)
+    def _gather(self, x: Tensor, index: Tensor) -> Tensor:
+        # A code that is not there is read as the last: no other query sees it.
+        index = (index + self.first).clamp(max=self.last)
+        return x.index_select(2, index).view(-1, self.count, len(index) // self.count, x.shape[-1])
 
     def of_queries(self, x: Tensor) -> Tensor:
-        return self._image(x).index_select(1, self.queries).unflatten(1, (self.count, -1))
+        return self._gather(x, self.queries)
 
     def of_keys(self, x: Tensor) -> Tensor:
-        return self._image(x).index_select(1, self.keys).unflatten(1, (self.count, -1))
+        return self._gather(x, self.keys)
+
+    def of_gradients(self, x: Tensor) -> Tensor:
+        """`of_queries` of the output's gradients: nothing flows from codes that are not there."""
+        blocks = self.of_queries(x)
+        blocks.view(self.batch, self.heads, -1, x.shape[-1])[:, :, self.absent] = 0
+        return blocks
 
     def to_raster(self, x: Tensor) -> Tensor:
         """Queries' blocks back to [B, H, n, D]."""
-        raster = x.flatten(1, 2).index_select(1, self.order)[:, : self.length]
-        return raster.unflatten(0, (self.batch, self.heads))
+        flat = x.reshape(self.batch, self.heads, -1, x.shape[-1])
+        return flat.index_select(2, self.order)
 
     def sum_keys(self, x: Tensor) -> Tensor:
         """Keys' blocks back to [B, H, n, D]: a key that stands in several gets their sum."""
-        total = x.new_zeros(x.shape[0], len(self.queries), x.shape[-1])
-        total.index_add_(1, self.keys, x.flatten(1, 2))
-        return total[:, : self.length].unflatten(0, (self.batch, self.heads))
+        flat = x.reshape(self.batch, self.heads, -1, x.shape[-1])
+        total = flat.new_zeros(self.batch, self.heads, self.length, x.shape[-1])
+        return total.index_add_(2, self.keys.clamp(max=self.length - 1), flat)
 
 
 def _lse_dtype(q: Tensor) -> torch.dtype:

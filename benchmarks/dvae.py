@@ -1,0 +1,121 @@
+"""Encoding and decoding 256x256 pictures with the paper's dVAE, ours and OpenAI's package.
+
+    python -m benchmarks.dvae [--quick] [--peer PYTHON]
+
+`--peer` is the Python of an environment that has `DALL-E==0.1` and safetensors; it gets the same
+random weights and the same pictures, and its output is compared with each of ours. Ours are named
+by what they do: `plain`, `channels_last`, `compiled` (channels_last, torch.compile) and `bfloat16`
+(channels_last, autocast). The ratios take the fastest that gives the peer's output to 1e-3.
+"""
+
+import argparse
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from benchmarks.measuring import interleaved, report
+from dvae.likelihood import map_pixels
+from dvae.model import DiscreteVAE, DVAEConfig, one_hot
+
+TOLERANCE = 1e-3
+Networks = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
+
+
+def variants(model: DiscreteVAE, quick: bool) -> dict[str, Networks]:
+    """Return encoder and decoder in each of our ways."""
+    plain = (model.encoder, model.decoder)
+    fast = DiscreteVAE(model.config).eval().requires_grad_(False)
+    fast.load_state_dict(model.state_dict())
+    fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def last(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda x: network(x.contiguous(memory_format=torch.channels_last))
+
+    def half(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def run(x: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return last(network)(x).float()
+
+        return run
+
+    ways = {"plain": plain, "channels_last": (last(fast.encoder), last(fast.decoder))}
+    ways["bfloat16"] = (half(fast.encoder), half(fast.decoder))
+    if not quick:
+        compiled = torch.compile(fast.encoder), torch.compile(fast.decoder)
+        ways["compiled"] = (last(compiled[0]), last(compiled[1]))
+    return ways
+
+
+def difference(got: Tensor, expected: Tensor) -> float:
+    """Return the largest difference as a share of the largest expected value."""
+    return float((got - expected).abs().max() / expected.abs().max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one round, nothing compiled")
+    parser.add_argument("--peer", default="", help="Python that has the package DALL-E==0.1")
+    parser.add_argument("--batch", type=int, default=1, help="pictures at a time")
+    parser.add_argument("--rounds", type=int, default=0, help="timed rounds (default 3; quick 1)")
+    options = parser.parse_args()
+    rounds = options.rounds or (1 if options.quick else 3)
+    torch.manual_seed(0)
+    model = DiscreteVAE(DVAEConfig()).eval().requires_grad_(False)
+    mapped = map_pixels(torch.rand(options.batch, 3, 256, 256))
+    with torch.inference_mode():
+        logits = model.encoder(mapped)
+        codes = one_hot(logits.argmax(dim=1), model.vocab_size, torch.float32)
+        expected = {"encode": logits, "decode": model.decoder(codes)}
+        inputs = {"encode": mapped, "decode": codes}
+        peer: dict[str, float] = {}
+        if options.peer:
+            peer, expected = run_peer(options.peer, model, mapped, rounds)
+        table = {}
+        ways = variants(model, options.quick)
+        for i, part in enumerate(("encode", "decode")):
+            calls = {
+                name: (lambda network=networks[i], x=inputs[part]: network(x))
+                for name, networks in ways.items()
+            }
+            off = {name: difference(call(), expected[part]) for name, call in calls.items()}
+            seconds = interleaved(calls, rounds)
+            table[part] = {name: {"seconds": seconds[name], "off": off[name]} for name in calls}
+    ratios: dict[str, float] = {}
+    for part, rows in table.items():
+        equal = {name: row["seconds"] for name, row in rows.items() if row["off"] < TOLERANCE}
+        best = min(equal, key=lambda name: equal[name])
+        ratios[f"{part}_vs_plain"] = equal["plain"] / equal[best]
+        if peer:
+            ratios[f"{part}_vs_openai"] = peer[part] / equal[best]
+        for name, row in rows.items():
+            mark = " <- taken" if name == best else ""
+            print(f"{part} {name:<14}{row['seconds']:8.3f} s, off by {row['off']:.1e}{mark}")
+    report(ratios, table=table, peer=peer, batch=options.batch)
+
+
+def run_peer(
+    python: str, model: DiscreteVAE, mapped: Tensor, rounds: int
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Return the package's seconds and its outputs, by "encode" and "decode"."""
+    script = Path(__file__).with_name("openai_dvae_peer.py")
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{name}.safetensors" for name in ("weights", "pictures", "out")]
+        save_file(model.state_dict(), paths[0])
+        save_file({"mapped": mapped}, paths[1])
+        command = [python, str(script), *map(str, paths), str(rounds)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        output = load_file(paths[2])
+    seconds = json.loads(done.stdout.strip().splitlines()[-1])
+    return seconds, {"encode": output["logits"], "decode": output["maps"]}
+
+
+if __name__ == "__main__":
+    main()

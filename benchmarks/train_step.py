@@ -1,0 +1,148 @@
+"""A whole training step of stage two: tokens a second and peak memory.
+
+    python -m benchmarks.train_step [--quick] [--peer "COMMAND LINE"]
+
+The step is forward, backward and AdamW, at width 512, 8 layers, 8 heads, text 256 of 16,384
+tokens, image 32x32 of 8,192 codes, batch 2. Baselines: our own model with `full` attention in
+every layer under a mask (`dense`), and any other implementation whose command line `--peer` gives:
+it must print as its last line a JSON object with `tokens_per_second`. Each runs in a process of its
+own, in turns.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import torch
+
+from benchmarks.measuring import ceiling, report
+from dalle.transformer import Transformer, TransformerConfig
+
+TEXT, GRID, BATCH = 256, 32, 2
+SIZES: dict[str, Any] = {
+    "text_vocab": 16384,
+    "image_vocab": 8192,
+    "text_length": TEXT,
+    "rows": GRID,
+    "columns": GRID,
+    "depth": 8,
+    "heads": 8,
+    "head_width": 64,
+    "d_model": 512,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "dense": {"layers": ["full"] * SIZES["depth"], "attention": "reference"},
+    "masked": {"attention": "reference"},
+    "bfloat16": {},
+    "recompute": {"recompute": True},
+}
+
+
+def operations(config: TransformerConfig) -> float:
+    """Return the floating-point operations of a step's products, forward and backward.
+
+    Each weight of a product takes 2 operations a row forward and 4 backward; of attention, what the
+    patterns allow is counted, not what an implementation computes.
+    """
+    model = Transformer(config)
+    stream = config.stream
+    layers = sum(p.numel() for block in model.blocks for p in block.parameters() if p.ndim == 2)
+    products = layers * stream.length
+    products += config.d_model * config.text_vocab * stream.text_length
+    products += config.d_model * config.image_vocab * stream.image_length
+    pairs = sum(int(model.mask(pattern).sum()) for pattern in model.patterns)
+    products += 2 * pairs * config.heads * config.head_width
+    return 6.0 * BATCH * products
+
+
+def one_process(variant: str, steps: int) -> None:
+    """Time a variant's steps in this process and print a JSON object."""
+    torch.manual_seed(0)
+    config = TransformerConfig(**SIZES, **VARIANTS[variant])
+    model = Transformer(config)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    text = torch.randint(0, config.text_vocab, (BATCH, TEXT))
+    codes = torch.randint(0, config.image_vocab, (BATCH, GRID**2))
+    times = []
+    for _ in range(steps + 1):
+        start = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=variant == "bfloat16"):
+            loss = model(text, codes).total
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        times.append(time.perf_counter() - start)
+    seconds = statistics.median(times[1:])
+    tokens = BATCH * config.stream.length / seconds
+    print(json.dumps({"seconds": seconds, "tokens_per_second": tokens}))
+
+
+def measured(command: list[str]) -> dict[str, float]:
+    """Run a command; return its tokens a second and its whole process's peak memory in MB."""
+    wrapper = (
+        "import json, resource, subprocess, sys;"
+        "done = subprocess.run(sys.argv[1:], check=True, stdout=subprocess.PIPE, text=True);"
+        "figures = json.loads(done.stdout.strip().splitlines()[-1]);"
+        "figures['peak'] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss;"
+        "print(json.dumps(figures))"
+    )
+    full = [sys.executable, "-c", wrapper, *command]
+    done = subprocess.run(full, check=True, stdout=subprocess.PIPE, text=True)
+    figures = json.loads(done.stdout)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"tokens": figures["tokens_per_second"], "memory_mb": figures["peak"] * unit / 1e6}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one round of one step each")
+    parser.add_argument("--peer", default="", help="command line of another implementation")
+    parser.add_argument("--rounds", type=int, default=0, help="processes of each (default 3)")
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, default=0, help="timed steps a process (default 3)")
+    options = parser.parse_args()
+    steps = options.steps or (1 if options.quick else 3)
+    if options.variant:
+        one_process(options.variant, steps)
+        return
+    own = [sys.executable, "-m", "benchmarks.train_step", "--steps", str(steps), "--variant"]
+    names = ["ours", "dense"] if options.quick else list(VARIANTS)
+    commands = {name: [*own, name] for name in names}
+    if options.peer:
+        commands["peer"] = shlex.split(options.peer)
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    for _ in range(options.rounds or (1 if options.quick else 3)):
+        for name, command in commands.items():
+            runs[name].append(measured(command))
+    table = {
+        name: {key: statistics.median(run[key] for run in done) for key in done[0]}
+        for name, done in runs.items()
+    }
+    rates = {name: ceiling(getattr(torch, name)) for name in ("float32", "bfloat16")}
+    ours = table["ours"]
+    config = TransformerConfig(**SIZES)
+    used = operations(config) * ours["tokens"] / (BATCH * config.stream.length)
+    ratios = {"tokens_vs_dense": ours["tokens"] / table["dense"]["tokens"]}
+    ratios["flop_utilisation"] = used / rates["float32"]
+    if "bfloat16" in table:
+        ratios["tokens_vs_masked"] = ours["tokens"] / table["masked"]["tokens"]
+        ratios["bfloat16_vs_float32"] = table["bfloat16"]["tokens"] / ours["tokens"]
+        ratios["recompute_memory"] = table["recompute"]["memory_mb"] / ours["memory_mb"]
+    if options.peer:
+        ratios["tokens_vs_peer"] = ours["tokens"] / table["peer"]["tokens"]
+        ratios["memory_vs_peer"] = ours["memory_mb"] / table["peer"]["memory_mb"]
+    for name, figures in table.items():
+        print(f"{name:<10}{figures['tokens']:9.0f} tokens/s {figures['memory_mb']:9.0f} MB")
+    report(ratios, table=table, ceilings=rates)
+
+
+if __name__ == "__main__":
+    main()
