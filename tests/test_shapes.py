@@ -40,8 +40,8 @@ from training.errors import UserError
 
 SPLITS = ("train", "test", "compositional")
 GOLDEN_CAPTION = (
-    "a picture of a small turquoise box above a black plus, "
-    "and a tiny cyan cross over the black cross"
+    "a picture of a small turquoise box to the right of a black plus, "
+    "and a tiny cyan cross beneath the black cross"
 )
 
 

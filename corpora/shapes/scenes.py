@@ -16,7 +16,7 @@ from training.errors import UserError
 
 # Bounding-box sides, from least to most; the checker tells sizes apart half way between.
 WIDTHS = {"small": (12 / 64, 12 / 64), "large": (22 / 64, 22 / 64)}
-LATTICE = 4 / 64  # centres stand on its points: fewer ways to cut an object into patches
+LATTICE = 8 / 64  # centres stand on its points: fewer ways to cut an object into patches
 MARGIN = 2 / 64  # from a box to the frame
 GAP = 5 / 64  # between two boxes, along at least one axis
 CLEARANCE = 6 / 64  # a relation is stated only if its axis leads the other by this much
