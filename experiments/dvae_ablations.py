@@ -2,9 +2,10 @@
 
     python -m experiments.dvae_ablations --out runs/ablations --updates 200
 
-Each variant is the emoji config with one thing changed (or the paper's recipe, with one thing
-added), trained by train_dvae.py for the same number of updates with its schedules shortened to
-match. Prints a table in Markdown and writes it beside the runs; finished runs are not repeated.
+Each variant is the emoji config, with a smaller network, and one thing changed (or the paper's
+recipe, with one thing added), trained by train_dvae.py for the same number of updates with its
+schedules shortened to match. Prints a table in Markdown and writes it beside the runs; finished
+runs are not repeated.
 """
 
 import argparse
@@ -13,11 +14,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+SMALL = ["model.network.bottleneck=4", "model.network.decoder_blocks=[]"]
 PAPER = [
     *("model.objective.likelihood=logit_laplace", "model.objective.scale=learned"),
     *("model.objective.entropy_weight=0", "model.objective.kl_weight=6.6"),
     *("model.objective.logit_scale=1", "model.network.norm=none", "model.network.attention=false"),
     *("model.network.stem_stride=1", "model.network.groups=4", "model.network.width=32"),
+    *("model.objective.confidence_weight=0", "model.objective.temperature_end=0.0625"),
 ]
 LAPLACE = ["model.objective.likelihood=logit_laplace", "model.objective.constant_ln_b=-1"]
 LEARNED = [LAPLACE[0], "model.objective.scale=learned"]
@@ -39,12 +42,13 @@ VARIANTS: dict[str, list[str]] = {
     "no attention over the grid": ["model.network.attention=false"],
     "8 groups in the normalisation": ["model.network.norm_groups=8"],
     "one group in the normalisation": ["model.network.norm_groups=1"],
-    "sharper posteriors": ["model.objective.confidence_weight=0.03"],
-    "twice the step size": ["optimiser.lr=2e-3"],
+    "no confidence term": ["model.objective.confidence_weight=0"],
+    "temperature to 1/16": ["model.objective.temperature_end=0.0625"],
+    "half the step size": ["optimiser.lr=1e-3"],
     "twice the blocks": ["model.network.blocks=2"],
     "bottleneck of 2": ["model.network.bottleneck=2"],
-    "width 96": ["model.network.width=96"],
-    "pictures not cropped": ["data.augment.crop=false", "data.augment.border=0"],
+    "more decoder blocks": ["model.network.decoder_blocks=[1,2,3]"],
+    "pictures cropped as in the paper": ["data.augment.crop=true", "data.augment.border=0.05"],
     "512 codes": ["model.codebook_size=512"],
     "2048 codes": ["model.codebook_size=2048"],
     "paper's recipe, short schedules": PAPER,
@@ -57,7 +61,7 @@ def run(name: str, overrides: list[str], out: Path, updates: int) -> dict[str, f
     folder = out / "".join(c if c.isalnum() else "-" for c in name)
     settings = {"half": updates // 2}
     command = [sys.executable, "train_dvae.py", "--config", "configs/dvae/emoji.yaml"]
-    command += [text.format(**settings) for text in overrides]
+    command += [text.format(**settings) for text in (*SMALL, *overrides)]
     command += [f"run.out={folder}", f"run.updates={updates}", f"run.evaluate_every={updates}"]
     command += [f"run.save_every={updates}", "run.compile=false", "run.batch_size=16"]
     command += [f"model.objective.temperature_updates={updates}", "held_out_pictures=256"]

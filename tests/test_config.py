@@ -7,6 +7,7 @@ import torch
 
 from dalle.transformer import Transformer
 from dvae.checkpoint import TOKENIZERS
+from experiments.dvae_ablations import SMALL, VARIANTS
 from train_dalle import TrainDALLE
 from train_dvae import TrainDVAE
 from training.config import field_docs, help_text, load_config, merge, read_yaml, walk_fields
@@ -124,3 +125,11 @@ def test_broken_yaml_is_one_line_that_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"broken\.yaml") as error:
         merge(TrainDVAE(), read_yaml(path), source=str(path))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_ablation_is_a_config(name: str) -> None:
+    overrides = [text.format(half=100) for text in (*SMALL, *VARIANTS[name])]
+    config = load_config(TrainDVAE, "", ["--config", str(CONFIGS / "dvae/emoji.yaml"), *overrides])
+    with torch.device("meta"):
+        TOKENIZERS[config.tokenizer][1](config.model)
