@@ -81,6 +81,11 @@ def test_a_tokenizer_with_a_config_of_its_own_trains_and_comes_back(
     assert saved.model == PosterConfig(shades=6)
 
 
+def test_weights_may_be_read_by_whoever_may_read_the_config(saved: Path) -> None:
+    modes = {path.name: path.stat().st_mode for path in saved.iterdir()}
+    assert modes["model.safetensors"] == modes["config.yaml"]
+
+
 def test_a_truncated_file_is_named(saved: Path) -> None:
     path = saved / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])

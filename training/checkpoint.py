@@ -67,6 +67,8 @@ def write_model(
     }
     save_file(tensors, folder / WEIGHTS, metadata=metadata)
     (folder / CONFIG).write_text(config_yaml, encoding="utf-8")
+    # safetensors lets only the owner read what it writes; models are there to be shared.
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -26,14 +26,14 @@ class FlexKernel(Kernel):
 
     def block_mask(self, n: int, device: torch.device) -> BlockMask:
         """The block mask of the stream's first n positions, made once for each n and device."""
-        key = (n, device)
-        if key not in self._masks:
+        place = (n, device)
+        if place not in self._masks:
 
             def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
                 return self.pattern.allowed(query, key, self.stream)
 
-            self._masks[key] = create_block_mask(allowed, None, None, n, n, device=str(device))
-        return self._masks[key]
+            self._masks[place] = create_block_mask(allowed, None, None, n, n, device=str(device))
+        return self._masks[place]
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         mask = self.block_mask(q.shape[2], q.device)
