@@ -15,12 +15,12 @@ import shlex
 import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from benchmarks.measuring import ceiling, report
+from benchmarks.measuring import ceiling, interleaved, report
 from dalle.transformer import Transformer, TransformerConfig
 
 TEXT, GRID, BATCH = 256, 32, 2
@@ -61,25 +61,30 @@ def operations(config: TransformerConfig) -> float:
     return 6.0 * BATCH * products
 
 
-def one_process(variant: str, steps: int) -> None:
-    """Time a variant's steps in this process and print a JSON object."""
+def training_step(variant: str) -> Callable[[], None]:
+    """Return a call that takes one step of a variant, on fixed random tokens."""
     torch.manual_seed(0)
     config = TransformerConfig(**SIZES, **VARIANTS[variant])
     model = Transformer(config)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
     text = torch.randint(0, config.text_vocab, (BATCH, TEXT))
     codes = torch.randint(0, config.image_vocab, (BATCH, GRID**2))
-    times = []
-    for _ in range(steps + 1):
-        start = time.perf_counter()
+
+    def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=variant == "bfloat16"):
             loss = model(text, codes).total
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
-        times.append(time.perf_counter() - start)
-    seconds = statistics.median(times[1:])
-    tokens = BATCH * config.stream.length / seconds
+
+    return step
+
+
+def one_process(variant: str, steps: int) -> None:
+    """Time a variant's steps in this process and print a JSON object."""
+    step = training_step(variant)
+    seconds = interleaved({variant: step}, steps)[variant]
+    tokens = BATCH * (TEXT + GRID**2) / seconds
     print(json.dumps({"seconds": seconds, "tokens_per_second": tokens}))
 
 
