@@ -40,6 +40,7 @@ VARIANTS: dict[str, list[str]] = {
     "logits not multiplied": ["model.objective.logit_scale=1"],
     "no normalisation": ["model.network.norm=none"],
     "no attention over the grid": ["model.network.attention=false"],
+    "neither of the two": ["model.network.norm=none", "model.network.attention=false"],
     "8 groups in the normalisation": ["model.network.norm_groups=8"],
     "one group in the normalisation": ["model.network.norm_groups=1"],
     "no confidence term": ["model.objective.confidence_weight=0"],
