@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 EPSILON = 0.1  # keeps mapped pixels away from 0 and 1, where the logit is infinite
+SMALLEST_SCALE = 1e-3  # a quarter of a grey level: a perfect picture must not have infinite weight
 
 
 def map_pixels(pixels: Tensor) -> Tensor:
@@ -40,3 +41,21 @@ def gaussian_nll(mapped: Tensor, mu: Tensor, ln_b: Tensor) -> Tensor:
 
 
 LIKELIHOODS = {"logit_laplace": logit_laplace_nll, "gaussian": gaussian_nll}
+
+
+def logit_laplace_best_ln_b(mapped: Tensor, mu: Tensor) -> Tensor:
+    """Return the ln b [B, 1, 1, 1] under which each picture's values are most likely."""
+    distance = (torch.logit(mapped) - mu).abs()
+    return distance.mean(dim=(1, 2, 3), keepdim=True).clamp_min(SMALLEST_SCALE).log()
+
+
+def gaussian_best_ln_b(mapped: Tensor, mu: Tensor) -> Tensor:
+    """Return the ln b [B, 1, 1, 1] under which each picture's values are most likely.
+
+    With it the likelihood is a picture's PSNR but for a factor and a constant.
+    """
+    error = (mapped - torch.sigmoid(mu)).square().mean(dim=(1, 2, 3), keepdim=True)
+    return 0.5 * error.clamp_min(SMALLEST_SCALE**2).log()
+
+
+BEST_LN_B = {"logit_laplace": logit_laplace_best_ln_b, "gaussian": gaussian_best_ln_b}

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dvae.likelihood import LIKELIHOODS, map_pixels, unmap_pixels
+from dvae.likelihood import BEST_LN_B, LIKELIHOODS, map_pixels, unmap_pixels
 from dvae.networks import Decoder, Encoder, NetworkConfig
 from dvae.tokenizer import ImageTokenizer, LossReport
 from training.errors import UserError
 from training.schedules import cosine
 
-SCALES = ("learned", "constant")
+SCALES = ("learned", "constant", "picture")
 
 
 @dataclass
@@ -32,7 +32,8 @@ class ObjectiveConfig:
     likelihood: str = "logit_laplace"
     """Likelihood of pixel values: logit_laplace (the paper) or gaussian (squared error)."""
     scale: str = "learned"
-    """The likelihood's scale b: learned (the decoder's ln b, the paper) or constant."""
+    """The likelihood's scale b: learned (the decoder's ln b, the paper), constant, or picture (the
+    most likely one for each picture as it is reconstructed: Rybkin et al. 2021, section 4.2)."""
     constant_ln_b: float = -1.0
     """ln b where the scale is constant."""
     scale_learned_after: int = 0
@@ -162,8 +163,9 @@ class DiscreteVAE(ImageTokenizer):
         else:
             sample = gumbel_softmax(logits, temperature, options.straight_through)
         maps = self.decoder(sample).float()
-        mu, ln_b = maps[:, :3], self._ln_b(maps[:, 3:], step)
-        nll = LIKELIHOODS[options.likelihood](map_pixels(images), mu, ln_b)
+        mapped, mu = map_pixels(images), maps[:, :3]
+        ln_b = self._ln_b(mapped, mu, maps[:, 3:], step)
+        nll = LIKELIHOODS[options.likelihood](mapped, mu, ln_b)
 
         values = images[0].numel()  # 3·H·W
         kl = math.log(self.vocab_size) + (q * log_q).sum(dim=1)  # nats at each grid position
@@ -194,8 +196,11 @@ class DiscreteVAE(ImageTokenizer):
             },
         )
 
-    def _ln_b(self, learned: Tensor, step: int) -> Tensor:
+    def _ln_b(self, mapped: Tensor, mu: Tensor, learned: Tensor, step: int) -> Tensor:
         options = self.config.objective
+        if options.scale == "picture":
+            # At its optimum the likelihood has no gradient in b, so b may as well be detached.
+            return BEST_LN_B[options.likelihood](mapped, mu.detach())
         if options.scale == "constant" or step < options.scale_learned_after:
             return torch.full_like(learned, options.constant_ln_b)
         return learned

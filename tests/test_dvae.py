@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dvae.likelihood import logit_laplace_nll, map_pixels, unmap_pixels
+from dvae.likelihood import BEST_LN_B, LIKELIHOODS, logit_laplace_nll, map_pixels, unmap_pixels
 from dvae.metrics import code_usage, measure, psnr
 from dvae.model import DiscreteVAE, DVAEConfig, ObjectiveConfig, gumbel_softmax
 from dvae.networks import Block, Decoder, Encoder, NetworkConfig
@@ -139,6 +139,45 @@ def test_a_constant_scale_leaves_ln_b_without_gradient() -> None:
     late = DiscreteVAE(small(scale_learned_after=5))
     late.loss(torch.rand(2, 3, 16, 16), 5).total.backward()
     assert late.decoder.blocks.output.conv.w.grad[3:].abs().sum() > 0  # type: ignore[union-attr,index]
+
+
+@pytest.mark.parametrize("likelihood", list(LIKELIHOODS))
+def test_the_scale_of_a_picture_is_its_most_likely_one(likelihood: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mapped = map_pixels(torch.rand(3, 3, 5, 7, generator=generator))
+    mu = torch.randn(3, 3, 5, 7, generator=generator) * torch.tensor([0.1, 1, 3]).view(3, 1, 1, 1)
+    best = BEST_LN_B[likelihood](mapped, mu)
+
+    def nll(ln_b: torch.Tensor) -> torch.Tensor:
+        return LIKELIHOODS[likelihood](mapped, mu, ln_b).mean(dim=(1, 2, 3))
+
+    assert best.shape == (3, 1, 1, 1)
+    assert (nll(best) < nll(best + 0.05)).all()
+    assert (nll(best) < nll(best - 0.05)).all()
+
+
+def test_a_perfect_picture_has_a_finite_loss() -> None:
+    mapped = torch.full((1, 3, 4, 4), 0.5)
+    for likelihood, best_ln_b in BEST_LN_B.items():
+        ln_b = best_ln_b(mapped, torch.zeros_like(mapped))
+        assert LIKELIHOODS[likelihood](mapped, torch.zeros_like(mapped), ln_b).isfinite().all()
+
+
+def test_the_scale_of_a_picture_weighs_pictures_by_their_inverse_error() -> None:
+    """So the gradient is that of the mean logarithm of the squared errors: of the mean PSNR."""
+    objective = {"likelihood": "gaussian", "scale": "picture", "kl_weight": 0.0}
+    model = DiscreteVAE(small(**objective, decoder_only=True))
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    images[0] = images[0] * 0.1 + 0.45  # an easy picture beside harder ones
+    weight = model.decoder.blocks.get_submodule("output.conv").get_parameter("w")
+    model.loss(images, 0).total.backward()
+    got = weight.grad
+    assert got is not None
+    hard = model.encode(images)
+    maps = model.decoder(torch.nn.functional.one_hot(hard, 12).movedim(-1, 1).float())
+    errors = (map_pixels(images) - torch.sigmoid(maps[:, :3])).square().mean(dim=(1, 2, 3))
+    (expected,) = torch.autograd.grad(0.5 * errors.log().mean(), weight)
+    torch.testing.assert_close(got, expected)
 
 
 def test_beta_nll_of_one_undoes_the_weight_of_the_scale() -> None:
