@@ -35,9 +35,9 @@ def candidates(pattern: Pattern, stream: Stream) -> list[str]:
     names = ["reference"]
     blocks = pattern.blocks(stream)
     if stream.length >= SHORT and blocks is not None:
-        keys = stream.text_inputs + blocks.keys.shape[1]  # of an image query
+        keys = stream.text_inputs + blocks.size + blocks.reach  # of an image query
         # Everything in one block is plain causal attention: one fused kernel, without a mask.
-        causal = len(blocks.queries) == 1
+        causal = blocks.size == stream.image_length
         if causal or stream.image_length * keys <= SPARSE * stream.length**2:
             names.append("structured")
     if torch.cuda.is_available():

@@ -1,9 +1,10 @@
 """Attention to the text and to the image apart, each without what the pattern leaves out.
 
 An image query's keys are two disjoint parts: all of the text, and some codes. The text part is one
-dense product for all image queries, so the text's keys are never copied. The image part goes block
-by block, as the pattern cuts it (`Pattern.blocks`). With outputs o_p and log-sum-exps l_p of the
-parts, the whole is
+product of all queries with the text's keys, which are never copied; it is also all that a text
+query sees. The image part goes block by block, as the pattern cuts it (`Pattern.blocks`): the
+blocks are views of the stream, so that nothing is gathered or scattered. With outputs o_p and
+log-sum-exps l_p of the parts, the whole is
 
     l = log sum_p exp(l_p),    o = sum_p exp(l_p - l) o_p.
 
@@ -22,17 +23,18 @@ from torch.nn import functional as F
 
 from dalle.attention.kernel import Kernel
 from dalle.attention.parts import part_backward, part_forward
-from dalle.patterns import Pattern
+from dalle.patterns import Blocks, Pattern
 from dalle.stream import Stream
 from training.errors import UserError
+
+UNSEEN = -3e4
+"""Added to the scores of a query that sees no code: finite, so that its outputs are, and so far
+down (in float16 too) that its image part weighs exactly 0."""
 
 
 class StructuredKernel(Kernel):
     """The two-part scheme above, for CPUs. Where nothing is left out, the fused causal kernel."""
 
-    queries: Tensor
-    keys: Tensor
-    order: Tensor
     bias: Tensor
 
     def __init__(self, pattern: Pattern, stream: Stream) -> None:
@@ -43,146 +45,136 @@ class StructuredKernel(Kernel):
                 f"attention structured: the pattern {pattern.name} does not say how it is cut "
                 "into blocks (Pattern.blocks); use reference"
             )
-        positions = [index + stream.text_inputs for index in (blocks.queries, blocks.keys)]
-        seen = pattern.allowed(positions[0][:, :, None], positions[1][:, None, :], stream)
-        seen &= (blocks.keys >= 0)[:, None, :]
-        pairs = _check_cover(pattern, stream, blocks.queries, seen)
-        self.dense = pairs == stream.image_length * (stream.image_length + 1) // 2
+        self.cut = _Cut(blocks, stream)
+        seen = self.cut.seen(pattern)
+        pairs = _pairs_of_codes(pattern, stream)
+        if seen is None or seen.sum() != pairs:
+            raise UserError(f"the blocks of pattern {pattern.name} are not what it allows")
+        self.dense = pairs == stream.image_length * (stream.image_length - 1) // 2
         bias = torch.zeros(seen.shape, device="cpu").masked_fill_(~seen, -torch.inf)
-        for name, value in (
-            ("queries", blocks.queries.flatten()),
-            ("keys", blocks.keys.clamp(min=0).flatten()),
-            ("order", blocks.queries.flatten().argsort()),
-            ("bias", bias),
-        ):
-            self.register_buffer(name, value, persistent=False)
+        bias.masked_fill_(~seen.any(dim=-1, keepdim=True), UNSEEN)
+        self.register_buffer("bias", bias, persistent=False)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if q.device.type != "cpu":
             raise UserError(
                 f"attention structured runs on the CPU, not on {q.device.type}: use auto"
             )
-        if self.dense or q.shape[2] <= self.stream.text_inputs:
+        n = q.shape[2]
+        if self.dense or n <= self.stream.text_inputs:
             return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        bias = self.bias.to(q.dtype)
-        parts = (self.stream.text_inputs, self.queries, self.keys, self.order, bias)
-        out = _TwoPartAttention.apply(q, k, v, *parts)
+        if n < self.stream.length:  # what is not there yet is seen by nothing that is
+            q, k, v = (F.pad(x, (0, 0, 0, self.stream.length - n)) for x in (q, k, v))
+        bias = self.bias.to(q.dtype).expand(q.shape[1], -1, -1, -1)
+        out = _TwoPartAttention.apply(q, k, v, bias, self.cut)
         assert isinstance(out, Tensor)
-        return out
+        return out[:, :, :n]
 
 
-def _check_cover(pattern: Pattern, stream: Stream, queries: Tensor, seen: Tensor) -> int:
-    """Return the number of pairs of codes that the pattern allows.
+def _pairs_of_codes(pattern: Pattern, stream: Stream) -> int:
+    """How many pairs of codes the pattern allows, among all but the last, which is no input."""
+    codes = torch.arange(stream.text_inputs, stream.length, device="cpu")
+    return int(pattern.allowed(codes[:, None], codes[None, :], stream).sum())
 
-    Raises `UserError` if the blocks leave out, or count twice, any of them.
+
+class _Cut:
+    """Where blocks lie in a stream, and views of them.
+
+    The blocks start one position before the codes, at the last of the text: as the grid's last code
+    is no input, they still have R * C positions. That one sees all of its keys in the text part.
     """
-    index = torch.arange(stream.image_length, device="cpu")
-    once = torch.equal(queries.flatten().sort().values, index)
-    positions = index + stream.text_inputs
-    pairs = int(pattern.allowed(positions[:, None], positions[None, :], stream).sum())
-    if not once or seen.sum() != pairs:
-        raise UserError(f"the blocks of pattern {pattern.name} are not what it allows")
-    return pairs
+
+    def __init__(self, blocks: Blocks, stream: Stream) -> None:
+        self.stream, self.first = stream, stream.text_inputs - 1
+        self.size, self.reach, self.step = blocks
+
+    def seen(self, pattern: Pattern) -> Tensor | None:
+        """Which codes each code sees within its block: bool [blocks, size, reach + size].
+
+        None if no such blocks fit the stream.
+        """
+        size, reach, step = self.size, self.reach, self.step
+        codes = self.stream.image_length
+        if size < 1 or reach < 0 or step < 1 or codes % size:
+            return None
+        if step > 1 and (reach or size * step != codes):
+            return None
+        position = torch.arange(self.stream.length, device="cpu")[None, :, None]
+        query, key = (part[0, :, :, 0] for part in (self.queries(position), self.keys(position)))
+        key, query = key[:, None, :], query[:, :, None]
+        # Positions before the stream were padded with 0, which is text: not an image key either.
+        image = (query >= self.stream.text_inputs) & (key >= self.stream.text_inputs)
+        return image & pattern.allowed(query, key, self.stream)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """The blocks of one stream's [H, n, D]: a view [H, blocks, size, D]."""
+        lanes = x[:, self.first :].unflatten(1, (-1, self.size, self.step)).transpose(2, 3)
+        return lanes.flatten(1, 2)
+
+    def keys(self, x: Tensor) -> Tensor:
+        """The blocks with what they reach back to, [H, blocks, reach + size, D].
+
+        A view, but for texts that are shorter than the reach.
+        """
+        if not self.reach:
+            return self.queries(x)
+        start = self.first - self.reach
+        x = x[:, start:] if start >= 0 else F.pad(x, (0, 0, -start, 0))
+        return x.unfold(1, self.reach + self.size, self.size).transpose(2, 3)
+
+    def sum_keys(self, blocks: Tensor, out: Tensor) -> None:
+        """Write to `out` [H, n, D] the sums of what `blocks`, as `keys` cuts them, say of a key."""
+        total = self.queries(out)
+        total.copy_(blocks[:, :, self.reach :])
+        behind, end = 0, self.reach
+        while end > 0:  # the part of each window that lies in the block so many blocks behind
+            behind, begin = behind + 1, max(0, end - self.size)
+            lapped = total[:, : total.shape[1] - behind, self.size - (end - begin) :]
+            lapped.add_(blocks[:, behind:, begin:end])
+            end = begin
 
 
 class _TwoPartAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor, text: int, *layout: Tensor):
-        queries, keys, order, bias = layout
-        text_q, text_k, text_v = (x[:, :, :text] for x in (q, k, v))
-        out, lse = torch.empty_like(q), q.new_empty(q.shape[:3], dtype=_lse_dtype(q))
-        text_out, text_lse = part_forward(text_q, text_k, text_v, causal=True)
-        out[:, :, :text], lse[:, :, :text] = text_out, text_lse
-
-        across, across_lse = part_forward(q[:, :, text:], text_k, text_v)
-        blocks = _Blocks(q, text, queries, keys, order, bias)
-        within, within_lse = part_forward(
-            blocks.of_queries(q), blocks.of_keys(k), blocks.of_keys(v), blocks.bias
-        )
-        within, within_lse = blocks.to_raster(within), blocks.to_raster(within_lse[..., None])
-        within_lse = within_lse[..., 0]
-        lse[:, :, text:] = torch.logaddexp(across_lse, within_lse)
-        share = torch.sigmoid(within_lse - across_lse)[..., None].to(q.dtype)
-        torch.lerp(across, within, share, out=out[:, :, text:])
-        ctx.save_for_backward(q, k, v, out, lse, *layout)
-        ctx.text = text  # type: ignore[attr-defined]
+    def forward(ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, cut: _Cut):
+        text = cut.stream.text_inputs
+        # All queries at once: under the causal mask, those of the image see all of the text.
+        out, lse = part_forward(q, k[:, :, :text], v[:, :, :text], causal=True)
+        for one in range(len(q)):  # a batch's streams do not lie evenly, so each has its views
+            within, within_lse = part_forward(
+                cut.queries(q[one]), cut.keys(k[one]), cut.keys(v[one]), bias
+            )
+            across, across_lse = cut.queries(out[one]), cut.queries(lse[one, ..., None])[..., 0]
+            share = torch.sigmoid(within_lse - across_lse)[..., None].to(q.dtype)
+            across.lerp_(within, share)
+            across_lse.copy_(torch.logaddexp(across_lse, within_lse))
+        ctx.save_for_backward(q, k, v, out, lse, bias)
+        ctx.cut = cut  # type: ignore[attr-defined]
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor):
-        q, k, v, out, lse, queries, keys, order, bias = ctx.saved_tensors
-        text = ctx.text
-        text_k, text_v = k[:, :, :text], v[:, :, :text]
-        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        pieces = (x[:, :, :text] for x in (grad, q, k, v, out, lse))
-        text_dq, text_dk, text_dv = part_backward(*pieces, causal=True)
-        image_grad, image_q, image_out, image_lse = (x[:, :, text:] for x in (grad, q, out, lse))
-        across_dq, across_dk, across_dv = part_backward(
-            image_grad, image_q, text_k, text_v, image_out, image_lse
+        q, k, v, out, lse, bias = ctx.saved_tensors
+        cut: _Cut = ctx.cut
+        text = cut.stream.text_inputs
+        dq, text_dk, text_dv = part_backward(
+            grad, q, k[:, :, :text], v[:, :, :text], out, lse, causal=True
         )
-        dq[:, :, :text] = text_dq
-        torch.add(text_dk, across_dk, out=dk[:, :, :text])
-        torch.add(text_dv, across_dv, out=dv[:, :, :text])
-
-        blocks = _Blocks(q, text, queries, keys, order, bias)
-        within_dq, within_dk, within_dv = part_backward(
-            blocks.of_gradients(grad),
-            blocks.of_queries(q),
-            blocks.of_keys(k),
-            blocks.of_keys(v),
-            blocks.of_queries(out),
-            blocks.of_queries(lse[..., None])[..., 0],
-            blocks.bias,
-        )
-        torch.add(across_dq, blocks.to_raster(within_dq), out=dq[:, :, text:])
-        dk[:, :, text:] = blocks.sum_keys(within_dk)
-        dv[:, :, text:] = blocks.sum_keys(within_dv)
-        return dq, dk, dv, None, None, None, None, None
-
-
-class _Blocks:
-    """Moves the image part of stream tensors [B, H, n, D] to blocks [B * H, blocks, size, D]."""
-
-    def __init__(
-        self, like: Tensor, text: int, queries: Tensor, keys: Tensor, order: Tensor, bias: Tensor
-    ) -> None:
-        self.batch, self.heads, n = like.shape[:3]
-        self.length = n - text  # a grid's last code is never read, so it is one less than that
-        self.first, self.last = text, n - 1
-        self.queries, self.keys = queries, keys
-        self.order, self.absent = order[: self.length], order[self.length :]
-        self.count = len(bias)
-        self.bias = bias.expand(self.batch * self.heads, -1, -1, -1)
-
-    def _gather(self, x: Tensor, index: Tensor) -> Tensor:
-        # A code that is not there is read as the last: no other query sees it.
-        index = (index + self.first).clamp(max=self.last)
-        return x.index_select(2, index).view(-1, self.count, len(index) // self.count, x.shape[-1])
-
-    def of_queries(self, x: Tensor) -> Tensor:
-        return self._gather(x, self.queries)
-
-    def of_keys(self, x: Tensor) -> Tensor:
-        return self._gather(x, self.keys)
-
-    def of_gradients(self, x: Tensor) -> Tensor:
-        """`of_queries` of the output's gradients: nothing flows from codes that are not there."""
-        blocks = self.of_queries(x)
-        blocks.view(self.batch, self.heads, -1, x.shape[-1])[:, :, self.absent] = 0
-        return blocks
-
-    def to_raster(self, x: Tensor) -> Tensor:
-        """Queries' blocks back to [B, H, n, D]."""
-        flat = x.reshape(self.batch, self.heads, -1, x.shape[-1])
-        return flat.index_select(2, self.order)
-
-    def sum_keys(self, x: Tensor) -> Tensor:
-        """Keys' blocks back to [B, H, n, D]: a key that stands in several gets their sum."""
-        flat = x.reshape(self.batch, self.heads, -1, x.shape[-1])
-        total = flat.new_zeros(self.batch, self.heads, self.length, x.shape[-1])
-        return total.index_add_(2, self.keys.clamp(max=self.length - 1), flat)
-
-
-def _lse_dtype(q: Tensor) -> torch.dtype:
-    return torch.float64 if q.dtype == torch.float64 else torch.float32
+        dk, dv = torch.empty_like(k), torch.empty_like(v)
+        for one in range(len(q)):
+            within_dq, within_dk, within_dv = part_backward(
+                cut.queries(grad[one]),
+                cut.queries(q[one]),
+                cut.keys(k[one]),
+                cut.keys(v[one]),
+                cut.queries(out[one]),
+                cut.queries(lse[one, ..., None])[..., 0],
+                bias,
+            )
+            cut.queries(dq[one]).add_(within_dq)
+            cut.sum_keys(within_dk, dk[one])
+            cut.sum_keys(within_dv, dv[one])
+        # Last, for the blocks began at the text's last position.
+        dk[:, :, :text], dv[:, :, :text] = text_dk, text_dv
+        return dq, dk, dv, None, None

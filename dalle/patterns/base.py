@@ -20,24 +20,27 @@ class PatternOptions:
 
 
 class Blocks(NamedTuple):
-    """Raster indices of codes whose attention is computed together: blocks of one size each."""
+    """How a pattern's attention among codes falls into blocks that are computed together.
 
-    queries: Tensor
-    """int64 [blocks, m]: every code of the grid once."""
-    keys: Tensor
-    """int64 [blocks, n]: at least what the block's queries see, no code twice; -1 for none."""
+    A block is `size` codes, each `step` after the one before it in raster order, and its codes see
+    at most one another and the `reach` codes before the block. A step above 1 takes every step-th
+    code of the whole grid (size * step = R * C) and reaches no further.
+    """
+
+    size: int
+    """Codes in a block; divides R * C."""
+    reach: int = 0
+    """Codes before a block that it sees, too."""
+    step: int = 1
+    """1 for runs in raster order, C for columns."""
 
 
 def sliding_blocks(stream: Stream, reach: int) -> Blocks:
     """Blocks of whole rows, for a pattern that sees at most `reach` codes back in raster order."""
-    # Long blocks copy fewer keys, short ones skip more: best is somewhat below the reach itself.
+    # Long blocks make large products, short ones compute less in vain (docs/experiments.md).
     most = max(1, int(0.8 * reach / stream.columns))
     rows = max(n for n in range(1, most + 1) if stream.rows % n == 0)
-    reach = min(reach, stream.image_length - 1)
-    size = rows * stream.columns
-    queries = torch.arange(stream.image_length, device="cpu").unflatten(0, (-1, size))
-    back = torch.arange(-reach, size, device="cpu")
-    return Blocks(queries, (queries[:, :1] + back).clamp(min=-1))
+    return Blocks(rows * stream.columns, min(reach, stream.image_length - 1))
 
 
 class Pattern(ABC):

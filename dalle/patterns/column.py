@@ -1,6 +1,5 @@
 """Column attention."""
 
-import torch
 from torch import Tensor
 
 from dalle.patterns.base import Blocks, Pattern
@@ -16,5 +15,4 @@ class Column(Pattern):
         return stream.column(query) == stream.column(key)
 
     def blocks(self, stream: Stream) -> Blocks:
-        grid = torch.arange(stream.image_length, device="cpu").unflatten(0, (-1, stream.columns))
-        return Blocks(grid.T, grid.T)
+        return Blocks(size=stream.rows, step=stream.columns)

@@ -16,5 +16,4 @@ class Full(Pattern):
         return torch.ones_like(query - key, dtype=torch.bool)
 
     def blocks(self, stream: Stream) -> Blocks:
-        everything = torch.arange(stream.image_length, device="cpu")[None]
-        return Blocks(everything, everything)
+        return Blocks(size=stream.image_length)
