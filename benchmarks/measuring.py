@@ -36,9 +36,11 @@ def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> d
 def memory_of(function: Callable[[], object]) -> float:
     """Return how far a call raises this process's memory above what it holds before, in MB.
 
-    MB are 10^6 bytes. Where the system cannot forget an earlier peak (anything but Linux), call it
-    first thing in a new process.
+    MB are 10^6 bytes. The call is made twice, for what only a first call loads; where the system
+    cannot forget an earlier peak (anything but Linux), once. To be repeatable, in `in_new_process`.
     """
+    if sys.platform == "linux":
+        function()
     gc.collect()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak so far becomes what is held now
@@ -56,9 +58,13 @@ def _peak_bytes() -> int:
 
 
 def in_new_process(module: str, *arguments: object) -> Any:
-    """Run `python -m module arguments` and return the JSON of its last line."""
+    """Run `python -m module arguments` and return the JSON of its last line.
+
+    Its tensors return to the system when they are freed, so that `memory_of` counts each anew.
+    """
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc's; elsewhere nothing
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
