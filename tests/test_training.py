@@ -1,5 +1,9 @@
 """Schedules, the optimiser's settings and the average of the parameters."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -70,3 +74,25 @@ def test_clipping_bounds_the_global_norm() -> None:
         step(trained, gradient=100.0)
     assert (before - plain.model.weight).abs().max() > 0.9  # type: ignore[operator]
     assert (before - clipped.model.weight).abs().max() < 2e-3  # type: ignore[operator]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc")
+@pytest.mark.parametrize("keep", [False, True])
+def test_freed_memory_stays_with_the_process_where_asked(keep):
+    code = f"""if True:
+        from pathlib import Path
+        import torch
+        from training.memory import keep_freed_memory
+
+        def held():
+            return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) * 1024
+
+        assert not {keep} or keep_freed_memory()
+        torch.ones(1)
+        before = held()
+        big = torch.ones(50_000_000)
+        del big
+        print(held() - before)
+    """
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert (int(done.stdout) > 150_000_000) == keep

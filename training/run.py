@@ -28,6 +28,7 @@ from training.checkpoint import (
 from training.config import read_yaml, to_yaml
 from training.data import Shuffled
 from training.errors import UserError
+from training.memory import keep_freed_memory
 from training.trainer import Trainer
 
 PRECISIONS = ("no", "bf16", "fp16")
@@ -84,6 +85,7 @@ class Run:
             reason = str(error).splitlines()[0]
             raise UserError(f"run.mixed_precision={precision}: {reason}") from None
         set_seed(self.options.seed)
+        keep_freed_memory()
         self.checkpoint = self.folder / "checkpoint"
         self.log_file = self.folder / "metrics.jsonl"
         self.trainer: Trainer
