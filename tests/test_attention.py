@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dalle.attention import KERNELS, PatternAttention, candidates, choose
-from dalle.attention.structured import StructuredKernel
+from dalle.attention.one_softmax import one_softmax_attention
+from dalle.attention.structured import SCHEMES, StructuredKernel
+from dalle.attention.two_part import two_part_attention
 from dalle.patterns import PATTERNS, Blocks, Pattern, PatternOptions
 from dalle.stream import Stream
 from dalle.transformer import Transformer, TransformerConfig
 from training.errors import UserError
 
+STRUCTURED = {"two parts": two_part_attention, "one softmax": one_softmax_attention}
 GRIDS = [(4, 4), (3, 5), (5, 3), (1, 6), (6, 1), (7, 7), (1, 1)]
 
 
@@ -44,22 +47,27 @@ def assert_same(way: str, pattern: Pattern, stream: Stream, batch: int = 2, n: i
     n = n or stream.length
     torch.manual_seed(0)
     qkv = torch.randn(3, batch, 2, n, 8, dtype=torch.float64)
-    kernel = KERNELS[way](pattern, stream)
+    with pytest.MonkeyPatch.context() as patch:
+        if way in STRUCTURED:  # whatever is fastest for the type
+            patch.setitem(SCHEMES, qkv.dtype, STRUCTURED[way])
+        kernel = KERNELS["structured" if way in STRUCTURED else way](pattern, stream)
+        got = with_gradients(kernel, qkv)
     expected = with_gradients(lambda *x: by_hand(pattern, stream, *x), qkv)
-    for got, wanted in zip(with_gradients(kernel, qkv), expected, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-10)
+    for one, wanted in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, wanted, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("name", PATTERNS)
-@pytest.mark.parametrize("way", ["reference", "structured"])
+@pytest.mark.parametrize("way", ["reference", *STRUCTURED])
 def test_output_and_gradients_are_those_of_the_masked_product(way, name, grid) -> None:
     for text_length, batch in ((1, 2), (5, 1)):
         assert_same(way, make(name), Stream(text_length, *grid), batch)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
+    way=st.sampled_from(sorted(STRUCTURED)),
     name=st.sampled_from(sorted(PATTERNS)),
     text_length=st.integers(1, 9),
     rows=st.integers(1, 7),
@@ -69,15 +77,17 @@ def test_output_and_gradients_are_those_of_the_masked_product(way, name, grid) -
     data=st.data(),
 )
 def test_structured_is_exact_on_any_stream(
-    name, text_length, rows, columns, reach, batch, data
+    way, name, text_length, rows, columns, reach, batch, data
 ) -> None:
     stream = Stream(text_length, rows, columns)
     n = data.draw(st.integers(1, stream.length), label="positions")
-    assert_same("structured", make(name, 2 * reach + 1), stream, batch, n)
+    assert_same(way, make(name, 2 * reach + 1), stream, batch, n)
 
 
+@pytest.mark.parametrize("scheme", STRUCTURED.values())
 @pytest.mark.parametrize("name", PATTERNS)
-def test_gradcheck(name) -> None:
+def test_gradcheck(name, scheme, monkeypatch) -> None:
+    monkeypatch.setitem(SCHEMES, torch.float64, scheme)
     stream = Stream(2, 2, 3)
     torch.manual_seed(0)
     inputs = [
@@ -163,7 +173,8 @@ def test_a_pattern_without_blocks_has_the_reference_and_wrong_blocks_are_refused
     with pytest.raises(UserError, match="does not say how it is cut"):
         PatternAttention(pattern, stream, "structured")
     pattern.cut = Blocks(100)
-    assert_same("structured", pattern, stream, batch=1)
+    for way in STRUCTURED:
+        assert_same(way, pattern, stream, batch=1)
     wrong = [Blocks(10), Blocks(50, 40), Blocks(50, 50, 2), Blocks(30, 99), Blocks(10, 0, 10)]
     for pattern.cut in wrong:
         with pytest.raises(UserError, match="the blocks of pattern diagonal are not what it"):
