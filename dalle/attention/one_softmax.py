@@ -69,7 +69,7 @@ def _attend_backward(
         d_scores[..., :text] = grad1 @ v1[:, :text].transpose(1, 2)
         d_scores[:, : text - 1, text:] = 0
         cut.queries(d_scores[..., text:]).copy_(cut.queries(grad1) @ cut.keys(v1).transpose(-1, -2))
-        d_scores = torch._softmax_backward_data(d_scores, share, -1, share.dtype)
+        d_scores = torch.ops.aten._softmax_backward_data(d_scores, share, -1, share.dtype)
         d_scores.mul_(q.shape[-1] ** -0.5)
         of_text, of_image = d_scores[..., :text], cut.queries(d_scores[..., text:])
         torch.bmm(of_text, k1[:, :text], out=dq[one])
