@@ -76,7 +76,9 @@ def main() -> None:
     if config.init:
         load_into(transformer, read_weights(Path(config.init)), config.init)
     groups = transformer.parameter_groups(config.optimiser.weight_decay)
-    trainer = Trainer(transformer, config.optimiser, run.accelerator, groups)
+    trainer = Trainer(
+        transformer, config.optimiser, run.accelerator, groups, transformer.hidden_weights()
+    )
     run.resume(trainer)
     if config.run.compile:
         transformer.compile()

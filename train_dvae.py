@@ -51,7 +51,9 @@ def main() -> None:
 
     if config.init:
         load_into(tokenizer, read_weights(Path(config.init)), config.init)
-    trainer = Trainer(tokenizer, config.optimiser, run.accelerator)
+    trainer = Trainer(
+        tokenizer, config.optimiser, run.accelerator, hidden=tokenizer.hidden_weights()
+    )
     run.resume(trainer)
     if config.run.compile:
         for network in tokenizer.children():

@@ -255,6 +255,10 @@ class Transformer(nn.Module):
         """`loss`, under the name that data-parallel wrappers call."""
         return self.loss(text, codes)
 
+    def hidden_weights(self) -> list[Tensor]:
+        """The matrices between hidden layers: all but those of the two heads."""
+        return [m.weight for m in self.blocks.modules() if isinstance(m, nn.Linear)]
+
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """Two groups for an optimiser: matrices decay; gains, biases and embeddings do not."""
         matrices = {m.weight for m in self.modules() if isinstance(m, nn.Linear)}

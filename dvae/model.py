@@ -136,6 +136,15 @@ class DiscreteVAE(ImageTokenizer):
         """Return the posterior's logits [B, K, R, C] for pictures in [0, 1]."""
         return self.encoder(map_pixels(images)) * self.config.objective.logit_scale
 
+    def hidden_weights(self) -> list[Tensor]:
+        ends = ("blocks.input.", "blocks.output.")
+        return [
+            parameter
+            for network in (self.encoder, self.decoder)
+            for name, parameter in network.named_parameters()
+            if parameter.ndim == 4 and not name.startswith(ends)
+        ]
+
     def code_state(self) -> dict[str, Tensor]:
         return self.encoder.state_dict()
 

@@ -80,17 +80,27 @@ NORMS = {"none": lambda channels, groups: nn.Identity(), "group": _group_norm}
 
 
 class Conv2d(nn.Module):
-    """A same-padded convolution, named (`w`, `b`) and initialised as in the release."""
+    """A same-padded convolution, named (`w`, `b`) and initialised as in the release.
 
-    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int = 1) -> None:
+    With `exact` it keeps to its weights' precision under autocast: as in the release, the two
+    convolutions that meet the codebook do.
+    """
+
+    def __init__(
+        self, n_in: int, n_out: int, kernel: int, stride: int = 1, exact: bool = False
+    ) -> None:
         super().__init__()
-        self.stride, self.padding = stride, (kernel - 1) // 2
+        self.stride, self.padding, self.exact = stride, (kernel - 1) // 2, exact
         self.w = nn.Parameter(torch.empty(n_out, n_in, kernel, kernel))
         self.b = nn.Parameter(torch.zeros(n_out))
         nn.init.normal_(self.w, std=1 / math.sqrt(n_in * kernel**2))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.w, self.b, stride=self.stride, padding=self.padding)
+        if not self.exact:
+            return F.conv2d(x, self.w, self.b, stride=self.stride, padding=self.padding)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.w.dtype)
+            return F.conv2d(x, self.w, self.b, stride=self.stride, padding=self.padding)
 
 
 class Block(nn.Module):
@@ -128,6 +138,9 @@ class GridAttention(nn.Module):
         self.out = Conv2d(channels, channels, 1)
         nn.init.zeros_(self.out.w)
 
+    # Compiled in one graph with what follows, under bfloat16 autocast on a CPU, it would lose the
+    # gradient of everything before it (PyTorch 2.13): a test holds compiled gradients to eager.
+    @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         rows = x.shape[-2]
         q, k, v = rearrange(
@@ -157,7 +170,7 @@ class Encoder(nn.Module):
                 group["attention"] = GridAttention(n_out, config.norm_groups)
             blocks[f"group_{g + 1}"] = nn.Sequential(group)
         blocks["output"] = nn.Sequential(
-            OrderedDict(relu=nn.ReLU(), conv=Conv2d(n_in, codebook_size, 1))
+            OrderedDict(relu=nn.ReLU(), conv=Conv2d(n_in, codebook_size, 1, exact=True))
         )
         self.blocks = nn.Sequential(blocks)
 
@@ -171,7 +184,7 @@ class Decoder(nn.Module):
     def __init__(self, config: NetworkConfig, codebook_size: int) -> None:
         super().__init__()
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
-        blocks["input"] = Conv2d(codebook_size, config.decoder_init, 1)
+        blocks["input"] = Conv2d(codebook_size, config.decoder_init, 1, exact=True)
         n_in = config.decoder_init
         counts = config.decoder_blocks or [config.blocks] * config.groups
         for g in range(config.groups):

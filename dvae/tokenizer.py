@@ -45,6 +45,12 @@ class ImageTokenizer(nn.Module, ABC):
         """
         return self.state_dict()
 
+    def hidden_weights(self) -> list[Tensor]:
+        """Return the weights between hidden layers, which some optimisers treat as matrices
+        [out, everything else]: not those that meet pixels or codes. By default there are none.
+        """
+        return []
+
     @abstractmethod
     def loss(self, images: Tensor, step: int) -> LossReport:
         """Return the training loss of update `step` (from 0), which its schedules depend on."""

@@ -1,6 +1,7 @@
 """The dVAE: likelihood, networks, loss, schedules, measurements."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -245,3 +246,37 @@ def test_the_decoder_may_have_more_blocks_than_the_encoder() -> None:
     for wrong in ([1, 2], [1, 0, 2]):
         with pytest.raises(UserError, match=r"model\.network\.decoder_blocks is"):
             DVAEConfig(16, 4, 5, replace(network, decoder_blocks=wrong)).validate()
+
+
+def test_hidden_weights_are_all_convolutions_but_those_at_pixels_and_codes() -> None:
+    tokenizer = DiscreteVAE(small())
+    hidden = {id(p) for p in tokenizer.hidden_weights()}
+    names = [name for name, p in tokenizer.named_parameters() if id(p) in hidden]
+    assert len(names) == len(hidden)
+    others = {name for name, p in tokenizer.named_parameters() if p.ndim == 4} - set(names)
+    assert others == {
+        f"{network}.blocks.{end}.w"
+        for network in ("encoder", "decoder")
+        for end in ("input", "output.conv")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+def test_a_compiled_decoder_passes_on_the_gradient_of_an_eager_one_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(NetworkConfig(32, 2, 1, 2, 32, attention=True), 64)
+    codes = torch.randn(4, 64, 8, 8).softmax(dim=1).contiguous(memory_format=torch.channels_last)
+    gradients = []
+    for compiled in (False, True):
+        if compiled:
+            decoder.compile()
+        sample = codes.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            maps = decoder(sample).float()
+        (maps * torch.linspace(-1, 1, maps.numel()).view_as(maps)).sum().backward()
+        gradients.append(sample.grad)
+    plain, fast = gradients
+    assert (plain - fast).norm() < 0.1 * plain.norm()

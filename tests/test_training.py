@@ -9,6 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from training.errors import UserError
+from training.muon import RMS, Muon, orthogonalised
 from training.schedules import Plateau, cosine, warmup
 from training.trainer import OptimiserConfig, Trainer
 
@@ -74,6 +76,75 @@ def test_clipping_bounds_the_global_norm() -> None:
         step(trained, gradient=100.0)
     assert (before - plain.model.weight).abs().max() > 0.9  # type: ignore[operator]
     assert (before - clipped.model.weight).abs().max() < 2e-3  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8), (1, 5)])
+def test_orthogonalising_keeps_directions_and_evens_out_their_strengths(shape) -> None:
+    torch.manual_seed(0)
+    u, _, vh = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    strengths = torch.logspace(0, -2, len(vh))
+    out = orthogonalised(u * strengths @ vh)
+    even = torch.linalg.svdvals(out)
+    assert even.min() > 0.5
+    assert even.max() < 1.3
+    # In the matrix's own singular directions the result is diagonal, up to bfloat16.
+    turned = u.T @ out @ vh.T
+    assert (turned - turned.diag().diag()).abs().max() < 0.05
+    assert (turned.diag() > 0).all()
+
+
+def test_muon_steps_hidden_weights_by_their_momentum_and_the_rest_as_adamw() -> None:
+    torch.manual_seed(0)
+    convolution, linear, twin = nn.Conv2d(4, 6, 3), nn.Linear(6, 2), nn.Linear(6, 2)
+    twin.load_state_dict(linear.state_dict())
+    hidden = [convolution.weight]
+    parameters = [*hidden, *linear.parameters()]
+    groups = [{"params": hidden, "orthogonal": True}, {"params": linear.parameters()}]
+    muon = Muon(groups, lr=0.1, weight_decay=0.5)
+    adamw = torch.optim.AdamW(twin.parameters(), lr=0.1, weight_decay=0.5)
+    expected, mean = hidden[0].detach().clone(), torch.zeros_like(hidden[0])
+    for _ in range(3):
+        gradients = [torch.randn_like(p) for p in parameters]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        for parameter, gradient in zip(twin.parameters(), gradients[1:], strict=True):
+            parameter.grad = gradient.clone()
+        muon.step()
+        adamw.step()
+        mean = 0.95 * mean + 0.05 * gradients[0]
+        update = orthogonalised((0.95 * mean + 0.05 * gradients[0]).flatten(1)).view_as(expected)
+        expected = expected * (1 - 0.1 * 0.5) - 0.1 * RMS * 36**0.5 * update
+    torch.testing.assert_close(hidden[0].detach(), expected, rtol=1e-4, atol=1e-4)
+    for ours, theirs in zip(linear.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_trainer_gives_muon_the_hidden_weights_and_resumes_its_momentum() -> None:
+    def make() -> Trainer[nn.Sequential]:
+        torch.manual_seed(0)
+        first = nn.Linear(3, 4)
+        model = nn.Sequential(first, nn.Linear(4, 2))
+        config = OptimiserConfig(name="muon", lr=0.1, schedule="constant")
+        groups = [{"params": model.parameters(), "weight_decay": 0.1}]
+        return Trainer(model, config, Accelerator(cpu=True), groups, [first.weight])
+
+    def train(trained: Trainer[nn.Sequential]) -> None:
+        trained.update(trained.model(torch.linspace(-1, 1, 6).view(2, 3)).square().sum())
+
+    whole, first, second = make(), make(), make()
+    flags = [(len(g["params"]), g["orthogonal"]) for g in whole.optimiser.param_groups]
+    assert flags == [(1, True), (3, False)]
+    for trained in (whole, whole, first):
+        train(trained)
+    second.load_state_dict(first.state_dict(), first.average.state_dict())
+    train(second)
+    for ours, theirs in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_an_unknown_optimiser_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(UserError, match=r"optimiser.name is 'sgd'; use one of adamw, muon"):
+        OptimiserConfig(name="sgd").validate()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc")

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -12,16 +12,23 @@ from torch import Tensor, nn
 
 from training.checkpoint import load_into
 from training.errors import UserError
+from training.muon import Muon
 from training.schedules import Plateau, cosine, warmup
 
 M = TypeVar("M", bound=nn.Module)
 SCHEDULES = ("cosine", "plateau", "constant")
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "muon": Muon,
+}
 
 
 @dataclass
 class OptimiserConfig:
-    """AdamW, its step size, gradient clipping and the average of the parameters."""
+    """The optimiser, its step size, gradient clipping and the average of the parameters."""
 
+    name: str = "adamw"
+    """adamw (the paper) or muon (Muon for weights between hidden layers, AdamW for the rest)."""
     lr: float = 1e-4
     """Step size at the top of the schedule."""
     schedule: str = "cosine"
@@ -55,6 +62,8 @@ class OptimiserConfig:
 
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""
+        if self.name not in OPTIMISERS:
+            raise UserError(f"optimiser.name is {self.name!r}; use one of {', '.join(OPTIMISERS)}")
         if self.schedule not in SCHEDULES:
             raise UserError(
                 f"optimiser.schedule is {self.schedule!r}; use one of {', '.join(SCHEDULES)}"
@@ -76,12 +85,15 @@ class Trainer(Generic[M]):
         model: M,
         config: OptimiserConfig,
         accelerator: Accelerator,
-        parameter_groups: Iterable[Any] | None = None,
+        parameter_groups: Iterable[dict[str, Any]] | None = None,
+        hidden: Iterable[Tensor] = (),
     ) -> None:
+        """`hidden` are the weights between hidden layers, for optimisers that ask."""
         self.config, self.accelerator, self.step = config, accelerator, 0
         self.average: M = copy.deepcopy(model).eval().requires_grad_(False).to(accelerator.device)
-        optimiser = torch.optim.AdamW(
-            model.parameters() if parameter_groups is None else parameter_groups,
+        groups = list(parameter_groups or [{"params": model.parameters()}])
+        optimiser = OPTIMISERS[config.name](
+            groups if config.name == "adamw" else _split(groups, set(hidden)),
             lr=config.lr,
             betas=(config.beta1, config.beta2),
             eps=config.eps,
@@ -152,3 +164,15 @@ class Trainer(Generic[M]):
         self.optimiser.load_state_dict(state["optimiser"])
         self.plateau.load_state_dict(state["plateau"])
         self.step = state["step"]
+
+
+def _split(groups: list[dict[str, Any]], hidden: set[Tensor]) -> list[dict[str, Any]]:
+    """Part each parameter group in two: the weights between hidden layers, and the others."""
+    parts = []
+    for group in groups:
+        parameters = list(group["params"])
+        for orthogonal in (True, False):
+            part = [p for p in parameters if (p in hidden) == orthogonal]
+            if part:
+                parts.append({**group, "params": part, "orthogonal": orthogonal})
+    return parts
