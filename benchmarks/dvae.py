@@ -5,7 +5,9 @@
 `--peer` is the Python of an environment that has `DALL-E==0.1` and safetensors; it gets the same
 random weights and the same pictures, and its output is compared with each of ours. Ours are named
 by what they do: `plain`, `channels_last`, `compiled` (channels_last, torch.compile) and `bfloat16`
-(channels_last, autocast). The ratios take the fastest that gives the peer's output to 1e-3.
+(channels_last, autocast). The ratios take the fastest whose output is the peer's, to 2 % of its
+largest value; those that end in `_float32` the fastest that is equal to 1e-3. Beside each stands
+what its difference comes to: the share of codes that stay, or grey levels of the picture (of 255).
 """
 
 import argparse
@@ -20,10 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.measuring import interleaved, report
-from dvae.likelihood import map_pixels
+from dvae.likelihood import map_pixels, unmap_pixels
 from dvae.model import DiscreteVAE, DVAEConfig, one_hot
 
-TOLERANCE = 1e-3
+TOLERANCES = {"": 2e-2, "_float32": 1e-3}
+"""Largest difference, as a share of the largest value, by the ending of a ratio's name."""
 Networks = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
 
@@ -57,6 +60,14 @@ def difference(got: Tensor, expected: Tensor) -> float:
     return float((got - expected).abs().max() / expected.abs().max())
 
 
+def meaning(part: str, got: Tensor, expected: Tensor) -> float:
+    """Return the share of codes that stay (encode) or the mean change in grey levels (decode)."""
+    if part == "encode":
+        return float((got.argmax(dim=1) == expected.argmax(dim=1)).float().mean())
+    pictures = [unmap_pixels(maps[:, :3].sigmoid()) for maps in (got, expected)]
+    return 255 * float((pictures[0] - pictures[1]).abs().mean())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -78,26 +89,35 @@ def main() -> None:
         peer: dict[str, float] = {}
         if options.peer:
             peer, expected = run_peer(options.peer, model, mapped, rounds)
-        table = {}
+        table: dict[str, dict[str, dict[str, float]]] = {}
         ways = variants(model, options.quick)
         for i, part in enumerate(("encode", "decode")):
             calls = {
                 name: (lambda network=networks[i], x=inputs[part]: network(x))
                 for name, networks in ways.items()
             }
-            off = {name: difference(call(), expected[part]) for name, call in calls.items()}
-            seconds = interleaved(calls, rounds)
-            table[part] = {name: {"seconds": seconds[name], "off": off[name]} for name in calls}
+            table[part] = rows = {}
+            for name, call in calls.items():
+                got, wanted = call(), expected[part]
+                off, means = difference(got, wanted), meaning(part, got, wanted)
+                rows[name] = {"off": off, "means": means}
+            for name, seconds in interleaved(calls, rounds).items():
+                rows[name]["seconds"] = seconds
     ratios: dict[str, float] = {}
     for part, rows in table.items():
-        equal = {name: row["seconds"] for name, row in rows.items() if row["off"] < TOLERANCE}
-        best = min(equal, key=lambda name: equal[name])
-        ratios[f"{part}_vs_plain"] = equal["plain"] / equal[best]
-        if peer:
-            ratios[f"{part}_vs_openai"] = peer[part] / equal[best]
+        for suffix, tolerance in TOLERANCES.items():
+            equal = {name: row["seconds"] for name, row in rows.items() if row["off"] < tolerance}
+            best = min(equal, key=lambda name: equal[name])
+            rows[best]["taken"] = True
+            ratios[f"{part}_vs_plain{suffix}"] = equal["plain"] / equal[best]
+            if peer:
+                ratios[f"{part}_vs_openai{suffix}"] = peer[part] / equal[best]
+        unit = "of codes stay" if part == "encode" else "grey levels"
         for name, row in rows.items():
-            mark = " <- taken" if name == best else ""
-            print(f"{part} {name:<14}{row['seconds']:8.3f} s, off by {row['off']:.1e}{mark}")
+            print(
+                f"{part} {name:<14}{row['seconds']:8.3f} s, off by {row['off']:.1e}: "
+                f"{row['means']:.4f} {unit}{' <- taken' if row.get('taken') else ''}"
+            )
     report(ratios, table=table, peer=peer, batch=options.batch)
 
 
