@@ -23,11 +23,12 @@ KERNELS: dict[str, type[Kernel]] = {
 AUTO = "auto"
 WAYS = (AUTO, *KERNELS)
 SHORT = 320
-"""Stream positions from which the structured way is faster than dense products on a CPU ..."""
-SHORT_BFLOAT16 = 640
-"""... and in bfloat16, where dense products are that much faster (docs/experiments.md)."""
-SPARSE = 0.42
-"""Share of a dense product's query-key pairs that blocks may have at most to be worth it."""
+"""Stream positions from which the structured way is faster than dense products on a CPU."""
+SPARSE = 0.46
+"""Share of a dense product's query-key pairs that blocks may have at most to be worth it.
+
+Both were measured in float32 and in bfloat16: docs/experiments.md.
+"""
 
 
 def candidates(pattern: Pattern, stream: Stream) -> list[str]:
@@ -45,11 +46,9 @@ def candidates(pattern: Pattern, stream: Stream) -> list[str]:
     return names
 
 
-def choose(names: list[str], device: torch.device, dtype: torch.dtype, length: int) -> str:
-    """Return the fastest of some ways for a stream's `length` on a device."""
+def choose(names: list[str], device: torch.device) -> str:
+    """Return the fastest of some ways on a device."""
     fastest = {"cpu": "structured", "cuda": "flex"}.get(device.type, "reference")
-    if fastest == "structured" and dtype == torch.bfloat16 and length < SHORT_BFLOAT16:
-        fastest = "reference"
     return fastest if fastest in names else "reference"
 
 
@@ -66,7 +65,7 @@ class PatternAttention(nn.Module):
         super().__init__()
         if way not in WAYS:
             raise UserError(f"attention is {way!r}: use one of {', '.join(WAYS)}")
-        self.pattern, self.way, self.length = pattern, way, stream.length
+        self.pattern, self.way = pattern, way
         # Masks follow from the config, so they are no part of a checkpoint.
         self.register_buffer("mask", pattern.mask(stream), persistent=False)
         names = candidates(pattern, stream) if way == AUTO else [way]
@@ -76,7 +75,7 @@ class PatternAttention(nn.Module):
         """The attention of the stream's first n positions to one another, [B, H, n, D] each."""
         way = self.way
         if way == AUTO:
-            way = choose(list(self.kernels), q.device, q.dtype, self.length)
+            way = choose(list(self.kernels), q.device)
         return self.kernels[way](q, k, v)
 
 
