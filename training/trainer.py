@@ -119,15 +119,16 @@ class Trainer(Generic[M]):
 
         The parameters are untouched by a non-finite loss, so the last good state can be saved.
         """
-        value = loss.item()
+        self.accelerator.backward(loss)
+        value = loss.item()  # the update's only synchronisation, with its work queued already
         if not math.isfinite(value):
+            self.optimiser.zero_grad(set_to_none=True)
             raise UserError(
                 f"the loss is {value} at update {self.step}; lower optimiser.lr or set "
                 "optimiser.clip, then resume from the last checkpoint"
             )
         for group in self.optimiser.param_groups:
             group["lr"] = self.lr
-        self.accelerator.backward(loss)
         if self.config.clip:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimiser.step()
