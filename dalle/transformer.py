@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from dalle.attention import AUTO, WAYS, PatternAttention
-from dalle.cache import Cache
+from dalle.cache import Cache, CachePlan, PatternLayerCache, plan_cache
 from dalle.loss import Losses, stream_losses
 from dalle.patterns import PATTERNS, Pattern, PatternOptions, paper_layers
 from dalle.stream import Stream
@@ -163,6 +163,8 @@ class Transformer(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(config) for _ in self.patterns)
 
+        self._plans: dict[tuple[str, torch.device], CachePlan] = {}
+
         self.norm = nn.LayerNorm(d_model)
         self.text_head = nn.Linear(d_model, config.text_vocab)
         self.image_head = nn.Linear(d_model, config.image_vocab)
@@ -191,7 +193,16 @@ class Transformer(nn.Module):
 
     def new_cache(self) -> Cache:
         """An empty cache for decoding, for any batch."""
-        return Cache([pattern.cache(self.mask(pattern)) for pattern in self.patterns])
+        return Cache([PatternLayerCache(self.cache_plan(pattern)) for pattern in self.patterns])
+
+    def cache_plan(self, pattern: Pattern) -> CachePlan:
+        """How layers of a pattern in use are cached; made once for each device."""
+        mask = self.mask(pattern)
+        place = (pattern.name, mask.device)
+        if place not in self._plans:
+            slots = pattern.slots(self.stream, mask)
+            self._plans[place] = plan_cache(mask, self.stream.text_inputs, slots)
+        return self._plans[place]
 
     def embed_text(self, text: Tensor) -> Tensor:
         """The inputs for BOS and the text: `text` [B, T], `PADDING` for none, to [B, T+1, d]."""

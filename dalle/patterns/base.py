@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from dalle.cache import DenseLayerCache, LayerCache
+from dalle.cache import ring_slots
 from dalle.stream import Stream
 
 
@@ -48,7 +48,7 @@ class Pattern(ABC):
 
     `allowed` is the specification: it draws the pattern, its mask is the reference attention, and
     its rows are the rule for decoding. All a new pattern must write is a `name` and `sees`, and it
-    trains and samples at once, densely. `blocks` and `cache` are there to be overridden by
+    trains and samples at once, if densely. `blocks` and `slots` are there to be overridden by
     faster ways to the same result.
     """
 
@@ -89,9 +89,11 @@ class Pattern(ABC):
         """
         return None
 
-    def cache(self, mask: Tensor) -> LayerCache:
-        """An empty cache for one layer of this pattern; `mask` is `mask(stream)`.
+    def slots(self, stream: Stream, mask: Tensor) -> list[int]:
+        """Where a layer's cache keeps each code, in raster order; `mask` is `mask(stream)`.
 
-        An override may drop what no later position will attend to.
+        A slot may be given to a later code once nothing sees the code that held it. The default is
+        a ring as long as the pattern's furthest look back. An override may put what is read
+        together side by side.
         """
-        return DenseLayerCache(mask)
+        return ring_slots(mask, stream.text_inputs)

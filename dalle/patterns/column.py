@@ -16,3 +16,8 @@ class Column(Pattern):
 
     def blocks(self, stream: Stream) -> Blocks:
         return Blocks(size=stream.rows, step=stream.columns)
+
+    def slots(self, stream: Stream, mask: Tensor) -> list[int]:
+        """Column by column, so that a code reads one run."""
+        rows, columns = stream.rows, stream.columns
+        return [code % columns * rows + code // columns for code in range(stream.image_length)]
