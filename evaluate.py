@@ -37,6 +37,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of the drawn pictures")
     parser.add_argument("--temperature", type=float, default=1.0, help="1 is the paper's")
     parser.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest share p")
+    parser.add_argument("--guidance", type=float, default=1.0, help="1 is the paper's")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     return parser.parse_args(argv)
 
@@ -117,6 +118,7 @@ def checker_on_samples(model: TextToImage, options: argparse.Namespace) -> dict[
             seed=[options.seed + first + i for i in range(len(batch))],
             temperature=options.temperature,
             top_p=options.top_p,
+            guidance_scale=options.guidance,
         )
         results += map(check, model.pictures(drawn.codes), batch)
     return {f"sample_{k}": v for k, v in summarise(results).items()}

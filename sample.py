@@ -31,6 +31,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=1.0, help="1 is the paper's")
     parser.add_argument("--top-k", type=int, default=0, help="keep the k likeliest codes; 0: all")
     parser.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest share p")
+    parser.add_argument(
+        "--guidance", type=float, default=1.0, help="above 1 follows the caption more closely"
+    )
     parser.add_argument("--seed", type=int, default=0, help="candidate k of a seed is one picture")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
     parser.add_argument("--image", type=Path, help="picture whose top rows are kept")
@@ -60,6 +63,7 @@ def main() -> None:
             temperature=options.temperature,
             top_k=options.top_k,
             top_p=options.top_p,
+            guidance_scale=options.guidance,
             prefix=prefix,
             progress=progress,
         )
@@ -131,6 +135,7 @@ def write(
             "temperature": options.temperature,
             "top_k": options.top_k,
             "top_p": options.top_p,
+            "guidance": options.guidance,
             "image": str(options.image) if options.image else None,
             "kept_codes": kept,
             "candidates": [

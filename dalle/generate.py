@@ -21,7 +21,8 @@ class Generated(NamedTuple):
     codes: Tensor
     """[N, RC] codes in raster order, the prefix included."""
     log_likelihood: Tensor
-    """[N] log probability of the drawn codes (not the prefix) at temperature 1, in nats."""
+    """[N] log probability of the drawn codes (not the prefix) under the caption, in nats: at
+    temperature 1 and without guidance, whatever they were drawn with."""
 
 
 def prefill(model: Transformer, text: Tensor, prefix: Tensor | None = None) -> tuple[Tensor, Cache]:
@@ -44,6 +45,16 @@ def decode_one(model: Transformer, codes: Tensor, cache: Cache) -> Tensor:
     """
     x = model.embed_codes(codes[:, None], first=cache.length - model.stream.text_inputs)
     return model.image_head(model.hidden(x, cache)[:, -1])
+
+
+def guide(logits: Tensor, scale: float) -> Tensor:
+    """Move logits away from those without a caption (Ho and Salimans 2022, arXiv 2207.12598).
+
+    `logits` [2N, K] are those of N images under their captions, then of the same without; returns
+    [N, K]. A scale of 1 is the caption's own, above 1 follows it more closely.
+    """
+    conditional, free = logits.float().chunk(2)
+    return free + scale * (conditional - free)
 
 
 def truncate(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
@@ -124,6 +135,7 @@ def generate(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    guidance_scale: float = 1.0,
     prefix: Tensor | None = None,
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
@@ -134,6 +146,9 @@ def generate(
     is drawn with random numbers of its own (`candidate_uniforms`), so it is the same image
     whatever the number of candidates, captions, or `batch_size`, the number decoded at a time.
     `seed` is one for all captions, or one for each.
+
+    A `guidance_scale` other than 1 draws from `guide`d logits, for models that were trained with
+    `text_drop`: each image is then decoded twice, side by side, with and without its caption.
 
     `prefix` [n] are codes to keep, in raster order: the model goes on from them. `progress` is
     called after each step with the steps done and in all; a step draws one code of each image in
@@ -148,6 +163,7 @@ def generate(
     if prefix is None:
         prefix = torch.empty(0, dtype=torch.long)
     check_sampling(temperature, top_k, top_p, vocabulary)
+    _check_guidance(model, guidance_scale)
     _check_inputs(model, text, prefix, seeds, candidates, batch_size)
     text, prefix = text.to(device), prefix.to(device)
 
@@ -157,13 +173,18 @@ def generate(
     codes = torch.empty(len(rows), stream.image_length, dtype=torch.long, device=device)
     codes[:, : len(prefix)] = prefix
     log_likelihood = torch.zeros(len(rows), device=device)
+    guided = guidance_scale != 1
     with _evaluating(model):
         for i, batch in enumerate(batches):
             first = batch[0][0]
             captions = text[first : batch[-1][0] + 1]
+            own = [caption - first for caption, _ in batch]
+            if guided:
+                own += [len(captions)] * len(batch)
+                captions = torch.cat([captions, torch.full_like(captions[:1], PADDING)])
             logits, cache = prefill(model, captions, prefix.expand(len(captions), -1))
             # The captions are read once each; their candidates go on from there.
-            index = torch.tensor([caption - first for caption, _ in batch], device=device)
+            index = torch.tensor(own, device=device)
             logits, cache = logits[index], cache.fork(index)
             uniforms = torch.stack(
                 [candidate_uniforms(seeds[c], k, stream.image_length) for c, k in batch]
@@ -171,16 +192,29 @@ def generate(
             part = slice(i * batch_size, i * batch_size + len(batch))
             for j in range(len(prefix), stream.image_length):
                 if j > len(prefix):
-                    logits = decode_one(model, codes[part, j - 1], cache)
-                code = sample_token(logits, uniforms[:, j], temperature, top_k, top_p)
+                    last = codes[part, j - 1]
+                    logits = decode_one(model, last.repeat(2) if guided else last, cache)
+                chosen = guide(logits, guidance_scale) if guided else logits
+                code = sample_token(chosen, uniforms[:, j], temperature, top_k, top_p)
                 codes[part, j] = code
-                log_probability = logits.float().log_softmax(dim=-1)
+                log_probability = logits[: len(batch)].float().log_softmax(dim=-1)
                 log_likelihood[part] += log_probability.gather(-1, code[:, None])[:, 0]
                 if progress:
                     progress(i * drawn_each + j + 1 - len(prefix), len(batches) * drawn_each)
     if not log_likelihood.isfinite().all():
         raise UserError("the model's outputs are not finite: its weights are damaged")
     return Generated(codes, log_likelihood)
+
+
+def _check_guidance(model: Transformer, scale: float) -> None:
+    """Raise `UserError` for a scale that the model cannot be guided by."""
+    if not (scale >= 0 and math.isfinite(scale)):
+        raise UserError(f"guidance_scale is {scale}: write a number of at least 0 (1: no guidance)")
+    if scale != 1 and not model.config.text_drop:
+        raise UserError(
+            f"guidance_scale is {scale}, but this model was trained without model.text_drop and "
+            "does not know pictures without captions: leave it at 1"
+        )
 
 
 def _check_inputs(

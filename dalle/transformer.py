@@ -53,6 +53,8 @@ class TransformerConfig:
     """Share of activations dropped in training, after the embeddings and after each branch."""
     text_loss_weight: float = 0.125
     """Weight of the text part in the loss; the image part has the rest of 1."""
+    text_drop: float = 0.0
+    """Share of captions left out in training, which guidance in sampling needs (0: the paper)."""
 
     @property
     def stream(self) -> Stream:
@@ -75,6 +77,8 @@ class TransformerConfig:
                 raise UserError(f"{name} is {getattr(self, name)}: write a number of at least 1")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout is {self.dropout}: write a share from 0 up to below 1")
+        if not 0 <= self.text_drop < 1:
+            raise UserError(f"text_drop is {self.text_drop}: write a share from 0 up to below 1")
         if not 0 <= self.text_loss_weight <= 1:
             raise UserError(f"text_loss_weight is {self.text_loss_weight}: write a share, 0 to 1")
         if self.layers and len(self.layers) != self.depth:
@@ -258,6 +262,9 @@ class Transformer(nn.Module):
 
     def loss(self, text: Tensor, codes: Tensor) -> Losses:
         """The training loss of `text` [B, T] and `codes` [B, RC]; see `stream_losses`."""
+        if self.training and self.config.text_drop:
+            left_out = torch.rand(len(text), 1, device=text.device) < self.config.text_drop
+            text = text.masked_fill(left_out, PADDING)
         h_text, h_image = self._outputs(text, codes)
         weight = self.config.text_loss_weight
         return stream_losses(self.text_head, h_text, text, self.image_head, h_image, codes, weight)

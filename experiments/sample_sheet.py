@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of all captions")
     parser.add_argument("--temperature", type=float, default=1.0, help="1 is the paper's")
     parser.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest share p")
+    parser.add_argument("--guidance", type=float, default=1.0, help="1 is the paper's")
     options = parser.parse_args()
     model = load_text_to_image(options.model)
     tokens = model.text.encode(options.captions, model.transformer.config.text_length)
@@ -33,6 +34,7 @@ def main() -> None:
         seed=options.seed,
         temperature=options.temperature,
         top_p=options.top_p,
+        guidance_scale=options.guidance,
     )
     labels = [
         caption if k == 0 else "" for caption in options.captions for k in range(options.candidates)

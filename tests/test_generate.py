@@ -11,6 +11,7 @@ from dalle.generate import (
     candidate_uniforms,
     decode_one,
     generate,
+    guide,
     prefill,
     sample_token,
     truncate,
@@ -203,6 +204,34 @@ def test_top_1_takes_the_likeliest_code_every_time(model):
     assert torch.equal(logits.argmax(dim=-1), drawn.codes)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("prefix", [0, 5])
+def test_guided_drawing_is_that_of_full_passes_with_and_without_the_caption(prefix):
+    model = build(depth=3, text_drop=0.2)
+    text, codes = inputs(model)
+    kept = codes[0, :prefix]
+    drawn = generate(model, text, 2, top_k=1, guidance_scale=3.0, prefix=kept, batch_size=3)
+    repeated = text.repeat_interleave(2, dim=0)
+    _, own = model.logits(repeated, drawn.codes)
+    _, free = model.logits(torch.full_like(repeated, PADDING), drawn.codes)
+    guided = free + 3 * (own - free)
+    assert torch.equal(guided.argmax(dim=-1)[:, prefix:], drawn.codes[:, prefix:])
+    assert not torch.equal(own.argmax(dim=-1), drawn.codes)
+    each = own.log_softmax(dim=-1).gather(-1, drawn.codes[..., None])[..., 0]
+    torch.testing.assert_close(drawn.log_likelihood, each[:, prefix:].sum(dim=1))
+    torch.testing.assert_close(guide(torch.cat([own, free]), 1.0), own)
+
+
+def test_guidance_of_1_is_none_and_0_forgets_the_caption():
+    model = build(depth=2, text_drop=0.2)
+    text, _ = inputs(model)
+    plain = generate(model, text, 2, seed=3)
+    assert torch.equal(generate(model, text, 2, seed=3, guidance_scale=1.0).codes, plain.codes)
+    free = generate(model, text, 2, seed=3, guidance_scale=0.0).codes
+    expected = generate(model, torch.full_like(text, PADDING), 2, seed=3).codes
+    assert torch.equal(free, expected)
+
+
 def test_dropout_is_off_while_drawing_and_on_again_after():
     model = build(dropout=0.5).train()
     text, _ = inputs(model)
@@ -232,6 +261,8 @@ def test_progress_reaches_the_end(model):
         ({"top_k": 14}, "top_k is 14: write 0 .off. or 1 to 13"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.1}, "top_p is 1.1"),
+        ({"guidance_scale": -1.0}, "guidance_scale is -1.0"),
+        ({"guidance_scale": 2.0}, "trained without model.text_drop"),
         ({"candidates": 0}, "candidates is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"prefix": torch.zeros(12, dtype=torch.long)}, r"prefix of shape \[12\]"),

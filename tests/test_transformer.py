@@ -363,3 +363,18 @@ def test_memorises_four_sequences():
     _, image_logits = model.logits(text, codes)
     assert model.loss(text, codes).image < 0.05
     assert torch.equal(image_logits.argmax(dim=-1), codes)
+
+
+def test_text_is_left_out_for_its_share_of_examples_in_training_only(monkeypatch):
+    model = build(text_drop=0.4)
+    text, codes = inputs(model, batch=1000)
+    seen = []
+    embed = model.embed_text
+    monkeypatch.setattr(model, "embed_text", lambda words: seen.append(words) or embed(words))
+    model.train().loss(text, codes)
+    model.eval().loss(text, codes)
+    trained, evaluated = seen
+    left_out = (trained == PADDING).all(dim=1)
+    assert 0.35 < left_out.float().mean() < 0.45
+    assert torch.equal(trained[~left_out], text[~left_out])
+    assert torch.equal(evaluated, text)
