@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dalle.checkpoint import TextToImage, load_text_to_image
-from dalle.generate import Generated, generate
+from dalle.generate import DRAW, Generated, generate
 from training.errors import UserError, command
 from training.grids import grid
 from training.pictures import (
@@ -36,8 +36,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="candidate k of a seed is one picture")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
-    parser.add_argument("--image", type=Path, help="picture whose top rows are kept")
-    parser.add_argument("--keep-rows", type=int, help="rows of codes to keep (default: half)")
+    parser.add_argument("--image", type=Path, help="picture of which a part is kept")
+    parser.add_argument("--keep-rows", type=int, help="its top rows of codes (default: half)")
+    parser.add_argument(
+        "--redraw-from",
+        type=int,
+        nargs=2,
+        metavar=("ROW", "COLUMN"),
+        help="instead: keep all of it but the codes from here to the bottom right corner",
+    )
     return parser.parse_args(argv)
 
 
@@ -46,7 +53,7 @@ def main() -> None:
     options = parse_arguments()
     model = load_text_to_image(options.model)
     tokens = read_caption(model, options.text)
-    prefix = read_prompt(model, options.image, options.keep_rows)
+    given = read_prompt(model, options.image, options.keep_rows, options.redraw_from)
     folder = make_folder(options.out / slug(options.text))
 
     with tqdm(desc="drawing codes", unit="step", dynamic_ncols=True) as bar:
@@ -64,10 +71,10 @@ def main() -> None:
             top_k=options.top_k,
             top_p=options.top_p,
             guidance_scale=options.guidance,
-            prefix=prefix,
+            given=given,
             progress=progress,
         )
-    sheet, record = write(folder, options, model, drawn, 0 if prefix is None else len(prefix))
+    sheet, record = write(folder, options, model, drawn, given)
     print(f"wrote {options.candidates} candidates to {folder}, the grid {sheet} and {record}")
 
 
@@ -80,22 +87,36 @@ def read_caption(model: TextToImage, caption: str) -> Tensor:
     return tokens
 
 
-def read_prompt(model: TextToImage, path: Path | None, keep_rows: int | None) -> Tensor | None:
-    """Return the codes of a picture's top rows [n], or None without a picture."""
+def read_prompt(
+    model: TextToImage,
+    path: Path | None,
+    keep_rows: int | None = None,
+    redraw_from: Sequence[int] | None = None,
+) -> Tensor | None:
+    """Return a picture's codes [RC] with `DRAW` for those to draw, or None without a picture."""
     tokenizer = model.tokenizer
     if path is None:
-        if keep_rows is not None:
-            raise UserError("--keep-rows needs --image, the picture whose rows are kept")
+        if keep_rows is not None or redraw_from is not None:
+            raise UserError("--keep-rows and --redraw-from need --image, the picture to keep of")
         return None
-    rows = tokenizer.rows // 2 if keep_rows is None else keep_rows
-    if not 1 <= rows < tokenizer.rows:
-        raise UserError(f"--keep-rows is {rows}: write 1 to {tokenizer.rows - 1}")
+    if keep_rows is not None and redraw_from is not None:
+        raise UserError("--keep-rows and --redraw-from exclude each other: give one")
+    row, column = redraw_from or (tokenizer.rows // 2 if keep_rows is None else keep_rows, 0)
+    if redraw_from is None and not 1 <= row < tokenizer.rows:
+        raise UserError(f"--keep-rows is {row}: write 1 to {tokenizer.rows - 1}")
+    if not (0 <= row < tokenizer.rows and 0 <= column < tokenizer.columns) or row + column == 0:
+        raise UserError(
+            f"--redraw-from is {row} {column}: write a row from 0 to {tokenizer.rows - 1} and a "
+            f"column from 0 to {tokenizer.columns - 1}, not both 0"
+        )
     try:
         image = open_picture(path, str(path))
     except UnreadablePictureError as error:
         raise UserError(f"--image: not a readable picture: {error}") from None
     pixels = to_tensor([to_array(centre_square(image, tokenizer.image_size))])
-    return tokenizer.encode(pixels)[0, :rows].flatten()
+    codes = tokenizer.encode(pixels)[0]
+    codes[row:, column:] = DRAW
+    return codes.flatten()
 
 
 def make_folder(folder: Path) -> Path:
@@ -116,7 +137,11 @@ def slug(caption: str) -> str:
 
 
 def write(
-    folder: Path, options: argparse.Namespace, model: TextToImage, drawn: Generated, kept: int
+    folder: Path,
+    options: argparse.Namespace,
+    model: TextToImage,
+    drawn: Generated,
+    given: Tensor | None,
 ) -> tuple[Path, Path]:
     """Write candidates, grid and record; return the paths of the last two."""
     images = model.pictures(drawn.codes)
@@ -137,7 +162,7 @@ def write(
             "top_p": options.top_p,
             "guidance": options.guidance,
             "image": str(options.image) if options.image else None,
-            "kept_codes": kept,
+            "kept_codes": 0 if given is None else int((given != DRAW).sum()),
             "candidates": [
                 {"file": name, "candidate": k, "log_likelihood": value, "codes": codes}
                 for k, (name, value, codes) in enumerate(

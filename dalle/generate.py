@@ -14,14 +14,17 @@ from dalle.text import PADDING
 from dalle.transformer import Transformer
 from training.errors import UserError
 
+DRAW = -1
+"""Stands among given codes for one that the model is to draw."""
+
 
 class Generated(NamedTuple):
     """Drawn images, as codes."""
 
     codes: Tensor
-    """[N, RC] codes in raster order, the prefix included."""
+    """[N, RC] codes in raster order, the given ones included."""
     log_likelihood: Tensor
-    """[N] log probability of the drawn codes (not the prefix) under the caption, in nats: at
+    """[N] log probability of the drawn codes (not the given) under the caption, in nats: at
     temperature 1 and without guidance, whatever they were drawn with."""
 
 
@@ -136,7 +139,7 @@ def generate(
     top_k: int = 0,
     top_p: float = 1.0,
     guidance_scale: float = 1.0,
-    prefix: Tensor | None = None,
+    given: Tensor | None = None,
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> Generated:
@@ -150,9 +153,10 @@ def generate(
     A `guidance_scale` other than 1 draws from `guide`d logits, for models that were trained with
     `text_drop`: each image is then decoded twice, side by side, with and without its caption.
 
-    `prefix` [n] are codes to keep, in raster order: the model goes on from them. `progress` is
-    called after each step with the steps done and in all; a step draws one code of each image in
-    a batch.
+    `given` [n] are codes to keep, in raster order, with `DRAW` for each that is to be drawn; what
+    comes after them is drawn, too. A code is drawn from what comes before it and does not look
+    ahead at what is given behind. `progress` is called after each step with the steps done and in
+    all; a step decides one code of each image in a batch.
 
     The paper uses temperature 1 and no truncation. Raises `UserError`, before anything is drawn,
     for values that make no sense, and at the end if the model's outputs were not finite.
@@ -160,29 +164,30 @@ def generate(
     stream, vocabulary = model.stream, model.config.image_vocab
     device = model.image_head.weight.device
     seeds = [seed] * len(text) if isinstance(seed, int) else list(seed)
-    if prefix is None:
-        prefix = torch.empty(0, dtype=torch.long)
+    if given is None:
+        given = torch.empty(0, dtype=torch.long)
     check_sampling(temperature, top_k, top_p, vocabulary)
     _check_guidance(model, guidance_scale)
-    _check_inputs(model, text, prefix, seeds, candidates, batch_size)
-    text, prefix = text.to(device), prefix.to(device)
+    _check_inputs(model, text, given, seeds, candidates, batch_size)
+    text = text.to(device)
 
     rows = [(caption, k) for caption in range(len(text)) for k in range(candidates)]
     batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-    drawn_each = stream.image_length - len(prefix)
-    codes = torch.empty(len(rows), stream.image_length, dtype=torch.long, device=device)
-    codes[:, : len(prefix)] = prefix
+    kept = given.tolist() + [DRAW] * (stream.image_length - len(given))
+    # What is given in front is read in one pass.
+    start = kept.index(DRAW) if DRAW in kept else stream.image_length
+    codes = torch.tensor(kept, device=device).repeat(len(rows), 1)
     log_likelihood = torch.zeros(len(rows), device=device)
     guided = guidance_scale != 1
     with _evaluating(model):
-        for i, batch in enumerate(batches):
+        for i, batch in enumerate(batches if start < stream.image_length else ()):
             first = batch[0][0]
             captions = text[first : batch[-1][0] + 1]
             own = [caption - first for caption, _ in batch]
             if guided:
                 own += [len(captions)] * len(batch)
                 captions = torch.cat([captions, torch.full_like(captions[:1], PADDING)])
-            logits, cache = prefill(model, captions, prefix.expand(len(captions), -1))
+            logits, cache = prefill(model, captions, codes[: len(captions), :start])
             # The captions are read once each; their candidates go on from there.
             index = torch.tensor(own, device=device)
             logits, cache = logits[index], cache.fork(index)
@@ -190,17 +195,19 @@ def generate(
                 [candidate_uniforms(seeds[c], k, stream.image_length) for c, k in batch]
             ).to(device)
             part = slice(i * batch_size, i * batch_size + len(batch))
-            for j in range(len(prefix), stream.image_length):
-                if j > len(prefix):
+            steps = stream.image_length - start
+            for j in range(start, stream.image_length):
+                if j > start:
                     last = codes[part, j - 1]
                     logits = decode_one(model, last.repeat(2) if guided else last, cache)
-                chosen = guide(logits, guidance_scale) if guided else logits
-                code = sample_token(chosen, uniforms[:, j], temperature, top_k, top_p)
-                codes[part, j] = code
-                log_probability = logits[: len(batch)].float().log_softmax(dim=-1)
-                log_likelihood[part] += log_probability.gather(-1, code[:, None])[:, 0]
+                if kept[j] == DRAW:
+                    chosen = guide(logits, guidance_scale) if guided else logits
+                    code = sample_token(chosen, uniforms[:, j], temperature, top_k, top_p)
+                    codes[part, j] = code
+                    log_probability = logits[: len(batch)].float().log_softmax(dim=-1)
+                    log_likelihood[part] += log_probability.gather(-1, code[:, None])[:, 0]
                 if progress:
-                    progress(i * drawn_each + j + 1 - len(prefix), len(batches) * drawn_each)
+                    progress(i * steps + j + 1 - start, len(batches) * steps)
     if not log_likelihood.isfinite().all():
         raise UserError("the model's outputs are not finite: its weights are damaged")
     return Generated(codes, log_likelihood)
@@ -220,7 +227,7 @@ def _check_guidance(model: Transformer, scale: float) -> None:
 def _check_inputs(
     model: Transformer,
     text: Tensor,
-    prefix: Tensor,
+    given: Tensor,
     seeds: list[int],
     candidates: int,
     batch_size: int,
@@ -238,13 +245,13 @@ def _check_inputs(
         raise UserError(f"{len(seeds)} seeds for {len(text)} captions: give one, or one for each")
     for token in text[(text != PADDING) & ((text < 0) | (text >= text_vocab))].tolist():
         raise UserError(f"text token {token} is outside the model's vocabulary of {text_vocab}")
-    if prefix.ndim != 1 or len(prefix) >= model.stream.image_length:
+    if given.ndim != 1 or len(given) > model.stream.image_length:
         raise UserError(
-            f"prefix of shape {list(prefix.shape)}: give fewer codes than the "
+            f"given codes of shape {list(given.shape)}: give at most the "
             f"{model.stream.image_length} of an image, as one row"
         )
-    for code in prefix[(prefix < 0) | (prefix >= vocabulary)].tolist():
-        raise UserError(f"prefix code {code} is outside the model's codebook of {vocabulary}")
+    for code in given[(given != DRAW) & ((given < 0) | (given >= vocabulary))].tolist():
+        raise UserError(f"given code {code} is outside the model's codebook of {vocabulary}")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from test_transformer import build, inputs
 
 from dalle import generate as generate_module
 from dalle.generate import (
+    DRAW,
     candidate_uniforms,
     decode_one,
     generate,
@@ -167,7 +168,7 @@ def test_each_code_has_a_number_of_its_own():
         parameter.data.zero_()
     text, codes = inputs(model, batch=1)
     for prefix in (0, 4):  # a prefix does not move the numbers of the codes after it
-        drawn = generate(model, text, 3, seed=9, prefix=codes[0, :prefix]).codes
+        drawn = generate(model, text, 3, seed=9, given=codes[0, :prefix]).codes
         for k in range(3):
             expected = (candidate_uniforms(9, k, 12) * 13).floor().long()
             assert torch.equal(drawn[k, prefix:], expected[prefix:])
@@ -189,7 +190,7 @@ def test_candidates_never_share_their_numbers():
 def test_likelihood_is_the_models_own_at_temperature_one(model):
     text, codes = inputs(model)
     prefix = codes[0, :4]
-    drawn = generate(model, text, 3, temperature=0.6, top_k=5, prefix=prefix, batch_size=4)
+    drawn = generate(model, text, 3, temperature=0.6, top_k=5, given=prefix, batch_size=4)
     assert torch.equal(drawn.codes[:, :4], prefix.expand(6, -1))
     _, logits = model.logits(text.repeat_interleave(3, dim=0), drawn.codes)
     each = logits.log_softmax(dim=-1).gather(-1, drawn.codes[..., None])[..., 0]
@@ -210,7 +211,7 @@ def test_guided_drawing_is_that_of_full_passes_with_and_without_the_caption(pref
     model = build(depth=3, text_drop=0.2)
     text, codes = inputs(model)
     kept = codes[0, :prefix]
-    drawn = generate(model, text, 2, top_k=1, guidance_scale=3.0, prefix=kept, batch_size=3)
+    drawn = generate(model, text, 2, top_k=1, guidance_scale=3.0, given=kept, batch_size=3)
     repeated = text.repeat_interleave(2, dim=0)
     _, own = model.logits(repeated, drawn.codes)
     _, free = model.logits(torch.full_like(repeated, PADDING), drawn.codes)
@@ -220,6 +221,33 @@ def test_guided_drawing_is_that_of_full_passes_with_and_without_the_caption(pref
     each = own.log_softmax(dim=-1).gather(-1, drawn.codes[..., None])[..., 0]
     torch.testing.assert_close(drawn.log_likelihood, each[:, prefix:].sum(dim=1))
     torch.testing.assert_close(guide(torch.cat([own, free]), 1.0), own)
+
+
+@torch.inference_mode()
+def test_given_codes_stay_wherever_they_are_and_the_rest_is_drawn_from_what_comes_before(model):
+    text, codes = inputs(model)
+    corner = codes[0].clone().view(3, 4)  # a rectangle down to the right corner is drawn anew
+    corner[1:, 2:] = DRAW
+    drawn = generate(model, text, 2, seed=4, given=corner.flatten(), batch_size=3)
+    grids = drawn.codes.view(4, 3, 4)
+    assert torch.equal(grids[:, corner != DRAW], corner[corner != DRAW].expand(4, -1))
+    _, logits = model.logits(text.repeat_interleave(2, dim=0), drawn.codes)
+    each = logits.log_softmax(dim=-1).gather(-1, drawn.codes[..., None])[..., 0]
+    torch.testing.assert_close(drawn.log_likelihood, each[:, corner.flatten() == DRAW].sum(dim=1))
+    for row in range(4):
+        uniforms = candidate_uniforms(4, row % 2, 12)
+        for place in (corner.flatten() == DRAW).nonzero()[:, 0].tolist():
+            expected = sample_token(logits[row, place : place + 1], uniforms[place : place + 1])
+            assert drawn.codes[row, place] == expected
+
+
+def test_a_picture_given_whole_is_returned(model):
+    text, codes = inputs(model)
+    whole = generate(model, text, 2, given=codes[1])
+    assert torch.equal(whole.codes, codes[1].expand(4, -1))
+    assert not whole.log_likelihood.any()
+    without_end = generate(model, text, 1, seed=2, given=codes[1, :-1]).codes
+    assert torch.equal(without_end[:, :-1], codes[1, :-1].expand(2, -1))
 
 
 def test_guidance_of_1_is_none_and_0_forgets_the_caption():
@@ -244,7 +272,7 @@ def test_progress_reaches_the_end(model):
     text, codes = inputs(model)
     generate(
         *(model, text, 3),
-        prefix=codes[0, :2],
+        given=codes[0, :2],
         batch_size=4,
         progress=lambda done, total: steps.append((done, total)),
     )
@@ -265,9 +293,9 @@ def test_progress_reaches_the_end(model):
         ({"guidance_scale": 2.0}, "trained without model.text_drop"),
         ({"candidates": 0}, "candidates is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"prefix": torch.zeros(12, dtype=torch.long)}, r"prefix of shape \[12\]"),
-        ({"prefix": torch.tensor([0, 13])}, "prefix code 13"),
-        ({"prefix": torch.tensor([-1])}, "prefix code -1"),
+        ({"given": torch.zeros(13, dtype=torch.long)}, r"given codes of shape \[13\]"),
+        ({"given": torch.tensor([0, 13])}, "given code 13"),
+        ({"given": torch.tensor([-2])}, "given code -2"),
         ({"seed": [1, 2, 3]}, "3 seeds for 2 captions"),
         ({"text": torch.tensor([[0, 11, 1]])}, "text token 11"),
         ({"text": torch.tensor([[0, -2, 1]])}, "text token -2"),

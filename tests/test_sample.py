@@ -44,7 +44,10 @@ def test_the_shipped_models_draw(model: str, text: str, tmp_path: Path, run_scri
         (["--top-k", "-1"], "top_k is -1"),
         (["--text", "   "], "is empty"),
         (["--model", "nowhere"], "no checkpoint folder nowhere"),
-        (["--keep-rows", "2"], "--keep-rows needs --image"),
+        (["--guidance", "-1"], "guidance_scale is -1"),
+        (["--keep-rows", "2"], "--keep-rows and --redraw-from need --image"),
+        (["--image", "docs/samples-emoji.png", "--redraw-from", "0", "0"], "not both 0"),
+        (["--image", "docs/samples-emoji.png", "--redraw-from", "2", "8"], "column from 0 to 7"),
         (["--image", "pyproject.toml"], "pyproject.toml"),
         (["--out", "/proc/none"], "/proc/none"),
     ],
@@ -59,6 +62,24 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert len(lines) == 1
     assert named in lines[0]
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_a_part_of_a_picture_is_kept(tmp_path: Path, run_script: Script) -> None:
+    arguments = ["--model", MODELS / "emoji", "--text", "a red heart", "--candidates", "1"]
+    run_script(sample.main, *arguments, "--out", tmp_path / "first")
+    folder = tmp_path / "first" / "a-red-heart"
+    picture = folder / "0-000.png"
+    arguments += ["--image", picture, "--redraw-from", "3", "4", "--seed", "9"]
+    status, _, error = run_script(sample.main, *arguments, "--out", tmp_path / "second")
+    assert status == 0, error
+    record = json.loads((tmp_path / "second/a-red-heart/samples.json").read_text())
+    assert record["kept_codes"] == 64 - 5 * 4
+    codes = np.array(record["candidates"][0]["codes"]).reshape(8, 8)
+    given = sample.load_text_to_image(MODELS / "emoji")
+    image = sample.to_tensor([sample.to_array(open_picture(picture))])
+    kept = given.tokenizer.encode(image)[0].numpy()
+    assert (codes[:3] == kept[:3]).all()
+    assert (codes[:, :4] == kept[:, :4]).all()
 
 
 def test_a_long_caption_is_cut_with_a_warning_that_says_where(
