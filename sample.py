@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dalle.checkpoint import TextToImage, load_text_to_image
-from dalle.generate import DRAW, Generated, generate
+from dalle.generate import DRAW, Generated, fitting_batch, generate
 from training.errors import UserError, command
 from training.grids import grid
 from training.pictures import (
@@ -35,6 +36,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--guidance", type=float, default=1.0, help="above 1 follows the caption more closely"
     )
     parser.add_argument("--seed", type=int, default=0, help="candidate k of a seed is one picture")
+    parser.add_argument(
+        "--memory", type=float, default=4.0, help="GB for caches; more candidates go in batches"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say how much memory drawing takes, and draw nothing"
+    )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
     parser.add_argument("--image", type=Path, help="picture of which a part is kept")
     parser.add_argument("--keep-rows", type=int, help="its top rows of codes (default: half)")
@@ -54,6 +61,12 @@ def main() -> None:
     model = load_text_to_image(options.model)
     tokens = read_caption(model, options.text)
     given = read_prompt(model, options.image, options.keep_rows, options.redraw_from)
+    batch_size = fitting_batch(
+        model.transformer, int(options.memory * 1e9), guided=options.guidance != 1
+    )
+    if options.dry_run:
+        print(memory_report(model, options, batch_size))
+        return
     folder = make_folder(options.out / slug(options.text))
 
     with tqdm(desc="drawing codes", unit="step", dynamic_ncols=True) as bar:
@@ -72,10 +85,24 @@ def main() -> None:
             top_p=options.top_p,
             guidance_scale=options.guidance,
             given=given,
+            batch_size=batch_size,
             progress=progress,
         )
     sheet, record = write(folder, options, model, drawn, given)
     print(f"wrote {options.candidates} candidates to {folder}, the grid {sheet} and {record}")
+
+
+def memory_report(model: TextToImage, options: argparse.Namespace, batch_size: int) -> str:
+    """Return in a sentence what the candidates' caches take, and in how many batches."""
+    streams = 1 if options.guidance == 1 else 2
+    together = min(batch_size, options.candidates)
+    caches = model.transformer.cache_bytes(streams, streams * together)
+    batches = math.ceil(options.candidates / batch_size)
+    return (
+        f"{options.candidates} candidates in {batches} batch{'es' if batches > 1 else ''} of up to "
+        f"{together}: {caches / 1e6:.1f} MB of caches, "
+        f"{model.transformer.cache_bytes(streams, 0) / 1e6:.2f} MB of it the caption's"
+    )
 
 
 def read_caption(model: TextToImage, caption: str) -> Tensor:

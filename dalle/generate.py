@@ -213,6 +213,22 @@ def generate(
     return Generated(codes, log_likelihood)
 
 
+def fitting_batch(model: Transformer, memory: int, guided: bool = False, most: int = 64) -> int:
+    """Return how many candidates of a caption fit their caches into `memory` bytes, up to `most`.
+
+    Raises `UserError` where not even one fits.
+    """
+    streams = 2 if guided else 1  # guidance decodes each candidate twice
+    text = model.cache_bytes(streams, 0)
+    each = model.cache_bytes(0, streams)
+    if text + each > memory:
+        raise UserError(
+            f"one candidate's caches take {(text + each) / 1e6:.1f} MB and {memory / 1e6:.1f} MB "
+            "are allowed: allow more"
+        )
+    return min(most, (memory - text) // each)
+
+
 def _check_guidance(model: Transformer, scale: float) -> None:
     """Raise `UserError` for a scale that the model cannot be guided by."""
     if not (scale >= 0 and math.isfinite(scale)):

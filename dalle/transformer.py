@@ -208,6 +208,17 @@ class Transformer(nn.Module):
             self._plans[place] = plan_cache(mask, self.stream.text_inputs, slots)
         return self._plans[place]
 
+    def cache_bytes(self, captions: int, candidates: int) -> int:
+        """Bytes of the caches for so many captions and candidates in all, in the weights' type.
+
+        Each layer holds keys and values of every caption's text once and, for each candidate, of
+        the codes that its pattern still reads.
+        """
+        token = 2 * self.config.heads * self.config.head_width * self.image_head.weight.itemsize
+        slots = sum(self.cache_plan(pattern).size for pattern in self.patterns)
+        text = len(self.patterns) * self.stream.text_inputs
+        return token * (candidates * slots + captions * text)
+
     def embed_text(self, text: Tensor) -> Tensor:
         """The inputs for BOS and the text: `text` [B, T], `PADDING` for none, to [B, T+1, d]."""
         if text.ndim != 2 or text.shape[1] != self.stream.text_length:

@@ -5,9 +5,10 @@ import torch
 from test_transformer import build, inputs
 
 from dalle.cache import Cache, DenseLayerCache, PatternLayerCache, plan_cache
-from dalle.generate import decode_one, prefill
+from dalle.generate import decode_one, fitting_batch, prefill
 from dalle.patterns import PATTERNS, PatternOptions, paper_layers
 from dalle.stream import Stream
+from training.errors import UserError
 
 PAPER = Stream(256, 32, 32)
 
@@ -86,3 +87,31 @@ def test_a_cache_starts_with_all_of_the_text() -> None:
     text, _ = inputs(model)
     with pytest.raises(ValueError, match="takes all"):
         model.hidden(model.embed_text(text)[:, :1], model.new_cache())
+
+
+@torch.inference_mode()
+def test_the_bytes_are_those_that_are_allocated() -> None:
+    model = build(depth=4, layers=["row", "column", "conv", "row"])
+    text, _ = inputs(model)
+    _, cache = prefill(model, text)
+    fork = cache.fork(torch.tensor([0, 0, 1, 1, 1]))
+    stores = [
+        store
+        for layer in fork.layers
+        if isinstance(layer, PatternLayerCache)
+        for store in (*(layer._text or ()), *(layer._codes or ()))
+    ]
+    assert sum(store.nbytes for store in stores) == model.cache_bytes(captions=2, candidates=5)
+
+
+def test_batches_fit_the_memory() -> None:
+    model = build(depth=3)
+    for guided in (False, True):
+        streams = 1 + guided
+        for memory in (20_000, 50_000, 123_456):
+            batch = fitting_batch(model, memory, guided, most=10**9)
+            assert model.cache_bytes(streams, streams * batch) <= memory
+            assert model.cache_bytes(streams, streams * (batch + 1)) > memory
+    assert fitting_batch(model, 10**9) == 64
+    with pytest.raises(UserError, match="one candidate's caches take"):
+        fitting_batch(model, 100)

@@ -44,6 +44,7 @@ def test_the_shipped_models_draw(model: str, text: str, tmp_path: Path, run_scri
         (["--top-k", "-1"], "top_k is -1"),
         (["--text", "   "], "is empty"),
         (["--model", "nowhere"], "no checkpoint folder nowhere"),
+        (["--memory", "1e-6"], "caches take"),
         (["--guidance", "-1"], "guidance_scale is -1"),
         (["--keep-rows", "2"], "--keep-rows and --redraw-from need --image"),
         (["--image", "docs/samples-emoji.png", "--redraw-from", "0", "0"], "not both 0"),
@@ -80,6 +81,15 @@ def test_a_part_of_a_picture_is_kept(tmp_path: Path, run_script: Script) -> None
     kept = given.tokenizer.encode(image)[0].numpy()
     assert (codes[:3] == kept[:3]).all()
     assert (codes[:, :4] == kept[:, :4]).all()
+
+
+def test_a_dry_run_says_what_memory_drawing_takes(tmp_path: Path, run_script: Script) -> None:
+    arguments = ["--model", MODELS / "shapes", "--text", "a red star", "--candidates", "100"]
+    out = tmp_path / "out"
+    status, printed, _ = run_script(sample.main, *arguments, "--dry-run", "--out", out)
+    assert status == 0
+    assert "100 candidates in 2 batches of up to 64" in printed
+    assert not out.exists()
 
 
 def test_a_long_caption_is_cut_with_a_warning_that_says_where(
