@@ -187,7 +187,7 @@ def generate(
             if guided:
                 own += [len(captions)] * len(batch)
                 captions = torch.cat([captions, torch.full_like(captions[:1], PADDING)])
-            logits, cache = prefill(model, captions, codes[: len(captions), :start])
+            logits, cache = prefill(model, captions, codes[:1, :start].expand(len(captions), -1))
             # The captions are read once each; their candidates go on from there.
             index = torch.tensor(own, device=device)
             logits, cache = logits[index], cache.fork(index)

@@ -258,6 +258,8 @@ def test_guidance_of_1_is_none_and_0_forgets_the_caption():
     free = generate(model, text, 2, seed=3, guidance_scale=0.0).codes
     expected = generate(model, torch.full_like(text, PADDING), 2, seed=3).codes
     assert torch.equal(free, expected)
+    alone = generate(model, text[:1], seed=3, guidance_scale=0.0).codes
+    assert torch.equal(alone, expected[:1])
 
 
 def test_dropout_is_off_while_drawing_and_on_again_after():
