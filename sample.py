@@ -23,6 +23,9 @@ from training.pictures import (
     to_tensor,
 )
 
+GUIDANCE = 4.0
+"""Guidance of models that were trained for it: docs/experiments.md shows what it does."""
+
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -33,7 +36,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--top-k", type=int, default=0, help="keep the k likeliest codes; 0: all")
     parser.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest share p")
     parser.add_argument(
-        "--guidance", type=float, default=1.0, help="above 1 follows the caption more closely"
+        "--guidance",
+        type=float,
+        help="above 1 follows the caption more closely (default: 4 where the model was trained for "
+        "it, else 1, the paper's)",
     )
     parser.add_argument("--seed", type=int, default=0, help="candidate k of a seed is one picture")
     parser.add_argument(
@@ -59,6 +65,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     options = parse_arguments()
     model = load_text_to_image(options.model)
+    if options.guidance is None:
+        options.guidance = GUIDANCE if model.transformer.config.text_drop else 1.0
     tokens = read_caption(model, options.text)
     given = read_prompt(model, options.image, options.keep_rows, options.redraw_from)
     batch_size = fitting_batch(
