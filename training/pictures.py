@@ -70,12 +70,14 @@ def open_picture(
     return image.convert("RGB")
 
 
-def centre_square(image: Image.Image, size: int) -> Image.Image:
+def centre_square(
+    image: Image.Image, size: int, resampling: Image.Resampling = Image.Resampling.LANCZOS
+) -> Image.Image:
     """Resize the short side to `size` and crop the centre: what evaluation and prompts see."""
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+    return image.resize((size, size), resampling, box=box)
 
 
 def augment(

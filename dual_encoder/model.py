@@ -1,0 +1,333 @@
+"""The two towers of CLIP (Radford et al. 2021, arXiv 2103.00020, section 2.4).
+
+Parameters have the names of the published files, so these load as they are. Shapes: B batch,
+P patches, T text positions, E the width of the shared space.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dalle.text import PADDING
+from training.errors import UserError
+
+LARGEST_SCALE = math.log(100)
+"""The learned logit scale stays at or below this (CLIP, section 2.5)."""
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """The sigmoid approximation of GELU that OpenAI's weights were trained with."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gelu": quick_gelu}
+
+
+@dataclass
+class TowerConfig:
+    """The size of one tower's transformer."""
+
+    width: int = 512
+    """Width of the residual stream; the MLPs are four times as wide."""
+    layers: int = 12
+    """Blocks."""
+    heads: int = 8
+    """Attention heads; they share the width evenly."""
+
+    def validate(self) -> None:
+        """Raise `UserError` on impossible values."""
+        if min(self.width, self.layers, self.heads) < 1:
+            raise UserError("a tower's width, layers and heads must be at least 1")
+        if self.width % self.heads:
+            raise UserError(
+                f"a tower's heads={self.heads} does not divide its width={self.width}: "
+                "write one that does"
+            )
+
+
+@dataclass
+class DualEncoderConfig:
+    """The size of a `DualEncoder`; the defaults are ViT-B/32."""
+
+    embed_dim: int = 512
+    """Width of the space that pictures and captions share."""
+    image_size: int = 224
+    """Side of the square pictures, in pixels."""
+    patch_size: int = 32
+    """Side of a patch, in pixels; divides image_size."""
+    vision: TowerConfig = field(default_factory=lambda: TowerConfig(768, 12, 12))
+    """The image tower."""
+    vocab_size: int = 49408
+    """Text tokens; the last two are the start and the end of a text."""
+    text_length: int = 77
+    """Text positions, start and end included; longer captions are cut."""
+    text: TowerConfig = field(default_factory=TowerConfig)
+    """The text tower."""
+    activation: str = "quick_gelu"
+    """Of the MLPs: quick_gelu (OpenAI's weights) or gelu (most others)."""
+    mean: list[float] = field(default_factory=lambda: [0.48145466, 0.4578275, 0.40821073])
+    """Mean of the pixels' channels, which is taken off first."""
+    std: list[float] = field(default_factory=lambda: [0.26862954, 0.26130258, 0.27577711])
+    """Standard deviation of the channels, which they are then divided by."""
+    dropout: float = 0.0
+    """Share of activations dropped in training, after each branch."""
+    patch_dropout: float = 0.0
+    """Share of a picture's patches left out in training (Li et al. 2022, arXiv 2212.00794)."""
+
+    def validate(self) -> None:
+        """Raise `UserError` for the first value, or pair of values, that makes no model."""
+        self.vision.validate()
+        self.text.validate()
+        if self.activation not in ACTIVATIONS:
+            raise UserError(
+                f"model.activation is {self.activation!r}; use one of {', '.join(ACTIVATIONS)}"
+            )
+        if min(self.embed_dim, self.image_size, self.patch_size) < 1:
+            raise UserError("model.embed_dim, image_size and patch_size must be at least 1")
+        if self.image_size % self.patch_size:
+            raise UserError(
+                f"model.patch_size={self.patch_size} does not divide "
+                f"model.image_size={self.image_size}: write one that does"
+            )
+        if self.text_length < 3 or self.vocab_size < 3:
+            raise UserError(
+                "model.text_length and model.vocab_size must be at least 3: start, end and a token"
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise UserError("model.mean and model.std need three numbers each, std above 0")
+        for name in ("dropout", "patch_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"model.{name} must be a share from 0 up to below 1")
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, causal or not; [B, n, width] to the same."""
+
+    def __init__(self, config: TowerConfig, causal: bool) -> None:
+        super().__init__()
+        self.heads, self.causal = config.heads, causal
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * config.width, config.width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * config.width))
+        self.out_proj = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = rearrange(qkv, "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.heads)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.out_proj(rearrange(out, "b h n d -> b n (h d)"))
+
+
+class MLP(nn.Module):
+    """Two layers, the hidden one four times as wide."""
+
+    def __init__(self, width: int, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.activation = activation
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(self.activation(self.c_fc(x)))
+
+
+class Block(nn.Module):
+    """A pre-norm residual block."""
+
+    def __init__(
+        self,
+        config: TowerConfig,
+        causal: bool,
+        activation: Callable[[Tensor], Tensor],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.width)
+        self.attn = Attention(config, causal)
+        self.ln_2 = nn.LayerNorm(config.width)
+        self.mlp = MLP(config.width, activation)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.attn(self.ln_1(x)))
+        return x + self.dropout(self.mlp(self.ln_2(x)))
+
+
+class Tower(nn.Module):
+    """A stack of blocks."""
+
+    def __init__(
+        self,
+        config: TowerConfig,
+        causal: bool,
+        activation: Callable[[Tensor], Tensor],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.resblocks = nn.ModuleList(
+            Block(config, causal, activation, dropout) for _ in range(config.layers)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.resblocks:
+            x = block(x)
+        return x
+
+    def reset_parameters(self) -> None:
+        """Initialise as CLIP's text tower: less for what writes to the residual stream."""
+        width, layers = self.config.width, self.config.layers
+        into = width**-0.5 * (2 * layers) ** -0.5
+        for module in self.modules():
+            if isinstance(module, Attention):
+                nn.init.normal_(module.in_proj_weight, std=width**-0.5)
+                nn.init.zeros_(module.in_proj_bias)
+                nn.init.normal_(module.out_proj.weight, std=into)
+                nn.init.zeros_(module.out_proj.bias)
+            if isinstance(module, MLP):
+                nn.init.normal_(module.c_fc.weight, std=(2 * width) ** -0.5)
+                nn.init.zeros_(module.c_fc.bias)
+                nn.init.normal_(module.c_proj.weight, std=into)
+                nn.init.zeros_(module.c_proj.bias)
+            if isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+
+
+class VisionTransformer(nn.Module):
+    """The image tower: patches and a class token, whose output is projected."""
+
+    def __init__(self, config: DualEncoderConfig) -> None:
+        super().__init__()
+        width, patch = config.vision.width, config.patch_size
+        patches = (config.image_size // patch) ** 2
+        self.patch_dropout = config.patch_dropout
+        self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty(patches + 1, width))
+        self.ln_pre = nn.LayerNorm(width)
+        activation = ACTIVATIONS[config.activation]
+        self.transformer = Tower(config.vision, False, activation, config.dropout)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, S, S] to [B, E]."""
+        x = self.conv1(images).flatten(2).mT + self.positional_embedding[1:]
+        if self.training and self.patch_dropout:
+            x = _some_patches(x, 1 - self.patch_dropout)
+        first = (self.class_embedding + self.positional_embedding[0]).expand(len(x), 1, -1)
+        x = self.transformer(self.ln_pre(torch.cat([first.to(x.dtype), x], dim=1)))
+        return self.ln_post(x[:, 0]) @ self.proj
+
+    def reset_parameters(self) -> None:
+        width = self.transformer.config.width
+        nn.init.normal_(self.conv1.weight, std=self.conv1.weight[0].numel() ** -0.5)
+        for table in (self.class_embedding, self.positional_embedding, self.proj):
+            nn.init.normal_(table, std=width**-0.5)
+        self.ln_pre.reset_parameters()
+        self.ln_post.reset_parameters()
+        self.transformer.reset_parameters()
+
+
+def _some_patches(x: Tensor, share: float) -> Tensor:
+    """A random share of each picture's patches, at least one: [B, P, width] to [B, n, width]."""
+    kept = max(1, round(share * x.shape[1]))
+    chosen = torch.rand(x.shape[:2], device=x.device).topk(kept, dim=1).indices
+    return x.gather(1, chosen[..., None].expand(-1, -1, x.shape[2]))
+
+
+class DualEncoder(nn.Module):
+    """Image tower, text tower, and the learned scale of their similarities.
+
+    With the defaults it has the 151,277,313 parameters of ViT-B/32. Raises `UserError` for a config
+    that makes no model.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: DualEncoderConfig) -> None:
+        config.validate()
+        super().__init__()
+        self.config = config
+        width = config.text.width
+        activation = ACTIVATIONS[config.activation]
+        self.visual = VisionTransformer(config)
+        self.token_embedding = nn.Embedding(config.vocab_size, width)
+        self.positional_embedding = nn.Parameter(torch.empty(config.text_length, width))
+        self.transformer = Tower(config.text, True, activation, config.dropout)
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(torch.empty(width, config.embed_dim))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        for name in ("mean", "std"):
+            table = torch.tensor(getattr(config, name)).view(3, 1, 1)
+            self.register_buffer(name, table, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise as CLIP does."""
+        self.visual.reset_parameters()
+        self.transformer.reset_parameters()
+        self.ln_final.reset_parameters()
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        nn.init.normal_(self.text_projection, std=self.config.text.width**-0.5)
+        nn.init.constant_(self.logit_scale, math.log(1 / 0.07))
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Features of pictures [B, 3, S, S] in [0, 1]: [B, E], each of length 1.
+
+        Raises `UserError` for pictures of another size.
+        """
+        size = self.config.image_size
+        if images.shape[1:] != (3, size, size):
+            raise UserError(
+                f"pictures of shape {list(images.shape)}: the model reads [B, 3, {size}, {size}]"
+            )
+        return F.normalize(self.visual((images - self.mean) / self.std), dim=-1)
+
+    def encode_text(self, text: Tensor) -> Tensor:
+        """Features of texts [B, T], `PADDING` behind each one's end token: [B, E] of length 1.
+
+        The text is read causally, so its end token's output speaks for all of it. Raises
+        `UserError` for texts that are longer than the model reads.
+        """
+        if text.ndim != 2 or text.shape[1] > self.config.text_length:
+            raise UserError(
+                f"text of shape {list(text.shape)}: the model reads at most "
+                f"[B, {self.config.text_length}]"
+            )
+        x = self.token_embedding(text.clamp(min=0)) + self.positional_embedding[: text.shape[1]]
+        x = self.ln_final(self.transformer(x))
+        end = (text != PADDING).sum(dim=1) - 1
+        x = x[torch.arange(len(x), device=x.device), end]
+        return F.normalize(x @ self.text_projection, dim=-1)
+
+    def scale(self) -> Tensor:
+        """The factor on cosine similarities: at most 100."""
+        return self.logit_scale.clamp(max=LARGEST_SCALE).exp()
+
+    def forward(self, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of pictures and texts [B, E], and the scale, under the name that wrappers call.
+
+        See `encode_image`, `encode_text` and `scale`.
+        """
+        return self.encode_image(images), self.encode_text(text), self.scale()
+
+    def hidden_weights(self) -> list[Tensor]:
+        """The matrices between hidden layers, which some optimisers treat apart."""
+        attention = [m.in_proj_weight for m in self.modules() if isinstance(m, Attention)]
+        return attention + [m.weight for m in self.modules() if isinstance(m, nn.Linear)]
+
+    def parameter_groups(self, weight_decay: float) -> list[dict]:
+        """Two groups for an optimiser: gains, biases and the scale do not decay (section 2.5)."""
+        decayed = [p for p in self.parameters() if p.ndim > 1]
+        rest = [p for p in self.parameters() if p.ndim <= 1]
+        return [
+            {"params": decayed, "weight_decay": weight_decay},
+            {"params": rest, "weight_decay": 0.0},
+        ]
