@@ -7,8 +7,7 @@ its layers' patterns will still read. Shapes: B captions, N candidates, H heads,
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -26,15 +25,20 @@ class LayerCache(ABC):
     def length(self) -> int:
         """Stream positions read so far: the next one's number."""
 
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes allocated so far."""
+
     @abstractmethod
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Read the stream's next n positions, and return their attention: [B, H, n, D] each."""
 
     @abstractmethod
-    def fork(self, index: Tensor) -> Self:
-        """A new cache whose row i goes on from this one's row `index[i]`; this one stays as it is.
+    def repeat(self, candidates: int) -> Self:
+        """A new cache in which each row goes on as so many, side by side; this one stays as it is.
 
-        `index` is an integer tensor [rows]: [0, 0, 0] makes three candidates of one caption.
+        Rows become the candidates of a caption.
         """
 
 
@@ -54,6 +58,10 @@ class DenseLayerCache(LayerCache):
     def length(self) -> int:
         return self._length
 
+    @property
+    def nbytes(self) -> int:
+        return 0 if self._store is None else self._store.nbytes
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         store = self._store
         if store is None:
@@ -67,14 +75,11 @@ class DenseLayerCache(LayerCache):
         mask = self.mask[start:stop, :stop]
         return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
 
-    def fork(self, index: Tensor) -> Self:
+    def repeat(self, candidates: int) -> Self:
         twin = type(self)(self.mask)
         twin._length = self._length
         if self._store is not None:
-            store = self._store.new_empty(2, len(index), *self._store.shape[2:])
-            # Only what has been read: the rest of the store is not written yet.
-            store[:, :, :, : self._length] = self._store[:, index, :, : self._length]
-            twin._store = store
+            twin._store = self._store.repeat_interleave(candidates, dim=1)
         return twin
 
 
@@ -83,22 +88,23 @@ class CachePlan:
     """Where a pattern's layers keep each code of a stream, and what each code reads there.
 
     A slot holds the keys and values of one code at a time: it is written anew once no later code
-    reads what it holds. Made once for a pattern and shared by its layers, see `plan_cache`.
+    reads what it holds. Every code reads as many slots as the one that reads most, so that a step
+    has one shape; what it must not see has a bias of minus infinity. Made once for a pattern and
+    shared by its layers, see `plan_cache`.
     """
 
     mask: Tensor
     """What each stream position sees: bool [T+RC, T+RC]."""
     text: int
     """The stream's text inputs: positions before the first code."""
-    slots: tuple[int, ...]
-    """The slot of each code, in raster order."""
-    reads: tuple[slice | Tensor, ...]
-    """The slots that each code attends to once it is written: a run where they are one."""
-
-    @property
-    def size(self) -> int:
-        """Slots of a candidate: how many codes are kept at a time."""
-        return max(self.slots) + 1
+    slots: Tensor
+    """The slot of each code, in raster order: [RC]."""
+    size: int
+    """Slots of a candidate: how many codes are kept at a time."""
+    reads: Tensor | None
+    """The slots that each code reads, [RC, n]; None where each reads all of them."""
+    bias: Tensor
+    """Added to the scores of what is read: 0 or minus infinity, float32 [RC, n]."""
 
 
 def ring_slots(mask: Tensor, text: int) -> list[int]:
@@ -114,111 +120,126 @@ def plan_cache(mask: Tensor, text: int, slots: Sequence[int]) -> CachePlan:
 
     Raises `ValueError` if a code is overwritten before the last that sees it has been decoded.
     """
-    reads: list[slice | Tensor] = []
-    held: dict[int, int] = {}
-    image = mask[text:, text:].cpu()
-    for code, row in enumerate(image):
+    size, held = max(slots) + 1, {}
+    seen: list[list[int]] = []  # the slots of what each code sees
+    for code, row in enumerate(mask[text:, text:].cpu()):
         held[slots[code]] = code
-        seen = row.nonzero()[:, 0].tolist()
-        if any(held.get(slots[key]) != key for key in seen):
+        keys = row.nonzero()[:, 0].tolist()
+        if any(held.get(slots[key]) != key for key in keys):
             raise ValueError(f"code {code} sees a code whose slot was written anew")
-        places = sorted(slots[key] for key in seen)
-        if all(after == before + 1 for before, after in pairwise(places)):
-            reads.append(slice(places[0], places[-1] + 1))
-        else:
-            reads.append(torch.tensor(places, device=mask.device))
-    return CachePlan(mask, text, tuple(slots), tuple(reads))
+        seen.append(sorted(slots[key] for key in keys))
+    most = max((len(places) for places in seen), default=0)
+    everything = most == size
+    # The grid's last code is predicted and never read: its row of the tables is not used.
+    bias = torch.full((len(slots), max(1, most)), -torch.inf)
+    reads = torch.zeros(bias.shape, dtype=torch.long)
+    for code, places in enumerate(seen):
+        reads[code, : len(places)] = torch.tensor(places)
+        bias[code, torch.tensor(places) if everything else slice(len(places))] = 0
+    return CachePlan(
+        mask=mask,
+        text=text,
+        slots=torch.tensor(slots, device=mask.device),
+        size=size,
+        reads=None if everything else reads.to(mask.device),
+        bias=bias.to(mask.device),
+    )
+
+
+class Slots(NamedTuple):
+    """One layer's keys and values: tensors alone, so that a step can be compiled over them."""
+
+    text_keys: Tensor
+    """Of each caption's text: [B, H, T+1, D], as are `text_values`."""
+    text_values: Tensor
+    keys: Tensor
+    """Of each candidate's codes: [N, H, slots, D], as are `values`; a caption's are side by side.
+    Tensors of their own: a compiler would copy the whole of one that it writes to a part of."""
+    values: Tensor
+
+
+def attend_step(
+    plan: CachePlan, store: Slots, index: Tensor, q: Tensor, k: Tensor, v: Tensor
+) -> Tensor:
+    """Write the code with raster index `index` [1] to its slot; return its attention.
+
+    `q`, `k`, `v` and the result are [N, H, 1, D]. The text is read once for all candidates of a
+    caption, as one product.
+    """
+    rows, heads, _, width = q.shape
+    captions, _, text, _ = store.text_keys.shape
+    keys, values = store.keys, store.values
+    slot = plan.slots.index_select(0, index)
+    keys.index_copy_(2, slot, k)
+    values.index_copy_(2, slot, v)
+    if plan.reads is not None:
+        places = plan.reads.index_select(0, index)[0]
+        keys, values = keys.index_select(2, places), values.index_select(2, places)
+    q = q * width**-0.5
+    shared = (captions, rows // captions, heads, width)
+    of_text = q.view(shared).transpose(1, 2) @ store.text_keys.mT  # [B, H, candidates, T+1]
+    of_text = of_text.transpose(1, 2).reshape(rows, heads, 1, text)
+    of_codes = q @ keys.mT + plan.bias.index_select(0, index).to(q.dtype)
+    share = torch.cat([of_text, of_codes], dim=-1).softmax(dim=-1)
+    to_text = share[..., :text].view(*shared[:3], text).transpose(1, 2)
+    from_text = (to_text @ store.text_values).transpose(1, 2).reshape(q.shape)
+    return from_text + share[..., text:] @ values
 
 
 class PatternLayerCache(LayerCache):
     """One layer's cache by a plan. The first `attend` reads the text, and any codes given with it.
 
-    Text keys are [B, H, T+1, D] and never repeated: the candidates of a caption, whose rows stand
-    side by side, attend to them in one product. Code keys are [N, H, slots, D], allocated once.
+    Text keys are never repeated, and nothing is allocated after `repeat`.
     """
 
     def __init__(self, plan: CachePlan) -> None:
         self.plan = plan
+        self.store: Slots | None = None
         self._length = 0
-        self._text: tuple[Tensor, Tensor] | None = None
-        self._codes: tuple[Tensor, Tensor] | None = None
-        self._groups: list[tuple[int, int, int]] = []  # a caption, and its first and last row + 1
 
     @property
     def length(self) -> int:
         return self._length
 
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.store or ())
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if self._text is None or self._codes is None:
+        if self.store is None:
             return self._prefill(q, k, v)
-        steps = [self._step(*(x[:, :, i : i + 1] for x in (q, k, v))) for i in range(q.shape[2])]
-        return steps[0] if len(steps) == 1 else torch.cat(steps, dim=2)
+        steps = []
+        for i in range(q.shape[2]):
+            index = torch.tensor([self._length - self.plan.text], device=q.device)
+            here = slice(i, i + 1)
+            one = (x[:, :, here] for x in (q, k, v))
+            steps.append(attend_step(self.plan, self.store, index, *one))
+            self._length += 1
+        return torch.cat(steps, dim=2)
 
     def _prefill(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         rows, heads, n, width = k.shape
-        text = self.plan.text
+        text, plan = self.plan.text, self.plan
         if n < text:
             raise ValueError(f"the first read takes all {text} text positions, not {n}")
-        # Copies: these would hold on to all of the layer's queries, keys and values.
-        self._text = (k[:, :, :text].clone(), v[:, :, :text].clone())
-        shape = (rows, heads, self.plan.size, width)
-        self._codes = (k.new_empty(shape), v.new_empty(shape))
-        for store, given in zip(self._codes, (k, v), strict=True):
-            for code in range(n - text):
-                store[:, :, self.plan.slots[code]] = given[:, :, text + code]
-        self._groups = [(row, row, row + 1) for row in range(rows)]
+        last = {slot: code for code, slot in enumerate(plan.slots[: n - text].tolist())}
+        given = [text + code for code in last.values()]
+        # Zeros, for a slot that nothing was written to is read with weight 0.
+        stores = [k.new_zeros(rows, heads, plan.size, width) for _ in range(2)]
+        for store, both in zip(stores, (k, v), strict=True):
+            store[:, :, list(last)] = both[:, :, given]
+        # Copies: a view would hold on to all of the layer's queries, keys and values.
+        self.store = Slots(k[:, :, :text].clone(), v[:, :, :text].clone(), *stores)
         self._length = n
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.plan.mask[:n, :n])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=plan.mask[:n, :n])
 
-    def _step(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        assert self._text is not None
-        assert self._codes is not None
-        rows, heads, _, width = q.shape
-        code = self._length - self.plan.text
-        self._length += 1
-        for store, given in zip(self._codes, (k, v), strict=True):
-            store[:, :, self.plan.slots[code]] = given[:, :, 0]
-        keys, values = self._read(self._codes[0], code), self._read(self._codes[1], code)
-        q = q * width**-0.5
-        text = self.plan.text
-        scores = q.new_empty(rows, heads, text + keys.shape[2])
-        for caption, first, last in self._groups:  # [H, candidates, D] x [H, D, T+1]
-            product = q[first:last, :, 0].transpose(0, 1) @ self._text[0][caption].mT
-            scores[first:last, :, :text] = product.transpose(0, 1)
-        scores[..., text:] = (q @ keys.mT)[:, :, 0]
-        share = scores.softmax(dim=-1)
-        out = share[:, :, None, text:] @ values
-        for caption, first, last in self._groups:
-            product = share[first:last, :, :text].transpose(0, 1) @ self._text[1][caption]
-            out[first:last, :, 0] += product.transpose(0, 1)
-        return out
-
-    def _read(self, store: Tensor, code: int) -> Tensor:
-        places = self.plan.reads[code]
-        if isinstance(places, slice):
-            return store[:, :, places]
-        return store.index_select(2, places)
-
-    def fork(self, index: Tensor) -> Self:
+    def repeat(self, candidates: int) -> Self:
         twin = type(self)(self.plan)
         twin._length = self._length
-        if self._text is None or self._codes is None:
-            return twin
-        twin._text = self._text
-        caption_of = [caption for caption, first, last in self._groups for _ in range(first, last)]
-        for row, parent in enumerate(index.tolist()):
-            caption = caption_of[parent]
-            if twin._groups and twin._groups[-1][0] == caption:
-                twin._groups[-1] = (caption, twin._groups[-1][1], row + 1)
-            else:
-                twin._groups.append((caption, row, row + 1))
-        codes = self._length - self.plan.text
-        written = max(self.plan.slots[:codes], default=-1) + 1  # the rest is not written yet
-        keys, values = self._codes
-        shape = (len(index), *keys.shape[1:])
-        twin._codes = (keys.new_empty(shape), values.new_empty(shape))
-        for new, old in zip(twin._codes, self._codes, strict=True):
-            new[:, :, :written] = old[index, :, :written]
+        if self.store is not None:
+            text_keys, text_values, *codes = self.store
+            stores = (store.repeat_interleave(candidates, dim=0) for store in codes)
+            twin.store = Slots(text_keys, text_values, *stores)
         return twin
 
 
@@ -233,6 +254,11 @@ class Cache:
         """Stream positions read so far: the next one's number."""
         return self.layers[0].length
 
-    def fork(self, index: Tensor) -> "Cache":
-        """A new cache whose row i goes on from this one's row `index[i]`; see `LayerCache.fork`."""
-        return Cache([layer.fork(index) for layer in self.layers])
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated so far."""
+        return sum(layer.nbytes for layer in self.layers)
+
+    def repeat(self, candidates: int) -> "Cache":
+        """A new cache in which each row goes on as so many; see `LayerCache.repeat`."""
+        return Cache([layer.repeat(candidates) for layer in self.layers])

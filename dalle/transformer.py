@@ -1,7 +1,7 @@
 """The sparse transformer of stage two: embeddings, blocks, two heads, the loss (section 2.2)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -214,7 +214,7 @@ class Transformer(nn.Module):
         Each layer holds keys and values of every caption's text once and, for each candidate, of
         the codes that its pattern still reads.
         """
-        token = 2 * self.config.heads * self.config.head_width * self.image_head.weight.itemsize
+        token = 2 * self.config.heads * self.config.head_width * self.start.itemsize
         slots = sum(self.cache_plan(pattern).size for pattern in self.patterns)
         text = len(self.patterns) * self.stream.text_inputs
         return token * (candidates * slots + captions * text)
@@ -230,21 +230,24 @@ class Transformer(nn.Module):
         start = self.start.expand(len(text), 1, -1)
         return self.dropout(torch.cat([start, words + self.text_position], dim=1))
 
-    def embed_codes(self, codes: Tensor, first: int = 0) -> Tensor:
-        """The inputs for `codes` [B, n], whose first has raster index `first`: [B, n, d]."""
-        index = torch.arange(first, first + codes.shape[1], device=codes.device)
+    def embed_codes(self, codes: Tensor, index: Tensor | None = None) -> Tensor:
+        """The inputs [B, n, d] for `codes` [B, n] with raster indices `index` [n] (0 to n - 1)."""
+        if index is None:
+            index = torch.arange(codes.shape[1], device=codes.device)
         place = self.row_embedding(self.stream.row(index))
         place = place + self.column_embedding(self.stream.column(index))
         return self.dropout(self.image_embedding(codes) + place)
 
-    def hidden(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+    def hidden(self, x: Tensor, attends: Sequence[Attend] | None = None) -> Tensor:
         """The last layer's normalised output for inputs `x` [B, n, d], same shape.
 
-        `x` are the stream's first n positions or, with a cache, the n that follow what it holds.
+        `x` are the stream's first n positions. A decoding step says instead how each layer attends
+        to what came before, `attends`.
         """
-        for i, (block, pattern) in enumerate(zip(self.blocks, self.patterns, strict=True)):
-            attend = self.attentions[pattern.name] if cache is None else cache.layers[i].attend
-            if self.config.recompute and self.training and cache is None:
+        if attends is None:
+            attends = [self.attentions[pattern.name] for pattern in self.patterns]
+        for block, attend in zip(self.blocks, attends, strict=True):
+            if self.config.recompute and self.training:
                 x = checkpoint(block, x, attend, use_reentrant=False)
             else:
                 x = block(x, attend)

@@ -5,7 +5,8 @@ import torch
 from test_transformer import build, inputs
 
 from dalle.cache import Cache, DenseLayerCache, PatternLayerCache, plan_cache
-from dalle.generate import decode_one, fitting_batch, prefill
+from dalle.decode import decode_one, decode_step, prefill, slots_of
+from dalle.generate import fitting_batch
 from dalle.patterns import PATTERNS, PatternOptions, paper_layers
 from dalle.stream import Stream
 from training.errors import UserError
@@ -35,15 +36,19 @@ def test_a_step_reads_the_codes_that_the_pattern_allows_and_no_others(name, kern
     plan = plan_of(name, stream, kernel)
     mask = PATTERNS[name](PatternOptions(conv_kernel=kernel)).mask(stream)
     holds = torch.full((plan.size,), -1)
-    for code, places in enumerate(plan.reads):
+    for code in range(stream.image_length - 1):
         holds[plan.slots[code]] = code
         allowed = mask[stream.text_inputs + code, stream.text_inputs :].nonzero()[:, 0]
-        assert holds[places].sort().values.equal(allowed)
+        places = torch.arange(plan.size) if plan.reads is None else plan.reads[code]
+        read = holds[places][plan.bias[code] == 0]
+        assert read.sort().values.equal(allowed)
+        assert plan.bias[code][plan.bias[code] != 0].eq(-torch.inf).all()
 
 
-def test_rows_and_columns_are_read_without_gathering() -> None:
-    for name in ("row", "column", "full"):
-        assert all(isinstance(places, slice) for places in plan_of(name, Stream(3, 4, 5)).reads)
+def test_a_step_reads_as_much_as_the_pattern_needs() -> None:
+    width = {name: plan_of(name, PAPER).bias.shape[1] for name in ("row", "column", "conv")}
+    assert width == {"row": 33, "column": 32, "conv": 61}
+    assert plan_of("row", PAPER).reads is None  # a ring is read where it lies
 
 
 def test_a_slot_written_anew_too_early_is_refused() -> None:
@@ -59,34 +64,31 @@ def test_candidates_share_their_captions_text_and_nothing_is_allocated_in_a_step
     model = build(depth=4, layers=["row", "column", "conv", "full"])
     text, codes = inputs(model)
     _, cache = prefill(model, text)
-    index = torch.tensor([0, 0, 1, 1, 1])
-    fork = cache.fork(index)
-    stores = []
-    for layer, parent in zip(fork.layers, cache.layers, strict=True):
-        assert isinstance(layer, PatternLayerCache)
-        assert isinstance(parent, PatternLayerCache)
-        assert layer._text is parent._text
-        assert layer._codes is not None
-        assert layer._codes[0].shape[::2] == (5, layer.plan.size)
-        stores.append([store.data_ptr() for store in layer._codes])
+    fork, again = cache.repeat(3), cache.repeat(3)
+    stores = slots_of(fork)
+    for store, parent, plan in zip(stores, slots_of(cache), fork.layers, strict=True):
+        assert store.text_keys is parent.text_keys
+        assert isinstance(plan, PatternLayerCache)
+        assert store.keys.shape[::2] == (6, plan.plan.size)
+    addresses = [store.keys.data_ptr() for store in stores]
     dense = Cache([DenseLayerCache(model.mask(pattern)) for pattern in model.patterns])
-    model.hidden(model.embed_text(text), dense)
-    dense = dense.fork(index)
-    branch = codes[index].roll(1, dims=1)
+    dense = prefill(model, text, cache=dense)[1].repeat(3)
+    branch = torch.cat([codes, codes.roll(1, dims=1), codes.roll(2, dims=1)])
     for j in range(codes.shape[1] - 1):
         one, other = (decode_one(model, branch[:, j], kept) for kept in (fork, dense))
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
-    for layer, addresses in zip(fork.layers, stores, strict=True):
-        assert isinstance(layer, PatternLayerCache)
-        assert [store.data_ptr() for store in layer._codes or ()] == addresses
+        step = decode_step(model, branch[:, j], torch.tensor([j]), slots_of(again))
+        assert torch.equal(one, step)
+    assert [store.keys.data_ptr() for store in slots_of(fork)] == addresses
 
 
 @torch.inference_mode()
 def test_a_cache_starts_with_all_of_the_text() -> None:
     model = build()
     text, _ = inputs(model)
+    attends = [layer.attend for layer in model.new_cache().layers]
     with pytest.raises(ValueError, match="takes all"):
-        model.hidden(model.embed_text(text)[:, :1], model.new_cache())
+        model.hidden(model.embed_text(text)[:, :1], attends)
 
 
 @torch.inference_mode()
@@ -94,14 +96,7 @@ def test_the_bytes_are_those_that_are_allocated() -> None:
     model = build(depth=4, layers=["row", "column", "conv", "row"])
     text, _ = inputs(model)
     _, cache = prefill(model, text)
-    fork = cache.fork(torch.tensor([0, 0, 1, 1, 1]))
-    stores = [
-        store
-        for layer in fork.layers
-        if isinstance(layer, PatternLayerCache)
-        for store in (*(layer._text or ()), *(layer._codes or ()))
-    ]
-    assert sum(store.nbytes for store in stores) == model.cache_bytes(captions=2, candidates=5)
+    assert cache.repeat(3).nbytes == model.cache_bytes(captions=2, candidates=6)
 
 
 def test_batches_fit_the_memory() -> None:

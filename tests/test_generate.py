@@ -7,17 +7,10 @@ import torch
 from test_transformer import build, inputs
 
 from dalle import generate as generate_module
-from dalle.generate import (
-    DRAW,
-    candidate_uniforms,
-    decode_one,
-    generate,
-    guide,
-    prefill,
-    sample_token,
-    truncate,
-)
+from dalle.decode import decode_one, prefill
+from dalle.generate import DRAW, generate
 from dalle.patterns import PATTERNS
+from dalle.sampling import candidate_uniforms, guide, sample_token, truncate
 from dalle.text import PADDING
 from dalle.transformer import Transformer
 from training.errors import UserError
@@ -43,13 +36,13 @@ def test_cached_decoding_is_a_full_pass(name, rows, columns, text_length, prefix
 
 
 @torch.inference_mode()
-def test_forks_go_on_from_their_own_row_and_leave_the_first_alone():
+def test_candidates_go_on_from_their_own_caption_and_leave_the_first_cache_alone():
     model = build()
     text, codes = inputs(model)
     _, cache = prefill(model, text)
-    index = torch.tensor([1, 0, 1])
-    fork = cache.fork(index)
-    branch = codes[index].roll(1, dims=1)
+    fork = cache.repeat(3)
+    index = torch.tensor([0, 0, 0, 1, 1, 1])
+    branch = torch.stack([codes[row].roll(k) for k, row in enumerate(index)])
     _, expected = model.logits(text[index], branch)
     for j in range(3):
         logits = decode_one(model, branch[:, j], fork)
@@ -276,9 +269,11 @@ def test_progress_reaches_the_end(model):
         *(model, text, 3),
         given=codes[0, :2],
         batch_size=4,
-        progress=lambda done, total: steps.append((done, total)),
+        progress=lambda at: steps.append((at.step, at.steps, at.first, int((at.codes < 0).sum()))),
     )
-    assert steps == [(done, 20) for done in range(1, 21)]
+    assert [one[:2] for one in steps] == [(done, 20) for done in range(1, 21)]
+    assert [one[2] for one in steps] == [0] * 10 + [3] * 10
+    assert [one[3] for one in steps] == 2 * [3 * left for left in range(9, -1, -1)]
 
 
 @pytest.mark.parametrize(
