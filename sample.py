@@ -1,9 +1,7 @@
 """From a caption to pictures: draw candidates, write each of them, a labelled grid and a JSON."""
 
 import argparse
-import json
 import math
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,20 +9,16 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from dalle.checkpoint import TextToImage, load_text_to_image
-from dalle.generate import DRAW, Generated, fitting_batch, generate
+from dalle.checkpoint import load_text_to_image
+from dalle.generate import DRAW, Progress, fitting_batch
+from dalle.precision import PRECISIONS
+from dalle.record import make_folder, recorded_codes, slug, write, write_preview
+from dalle.text_to_image import Drawn, TextToImage, join
 from training.errors import UserError, command
-from training.grids import grid
-from training.pictures import (
-    UnreadablePictureError,
-    centre_square,
-    open_picture,
-    to_array,
-    to_tensor,
-)
+from training.pictures import UnreadablePictureError, open_picture
 
-GUIDANCE = 4.0
-"""Guidance of models that were trained for it: docs/experiments.md shows what it does."""
+PREVIEWED = 16
+"""Pictures of a batch that --preview shows."""
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -32,6 +26,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--text", required=True, help="the caption")
     parser.add_argument("--model", type=Path, default=Path("models/emoji"), help="model folder")
     parser.add_argument("--candidates", type=int, default=8, help="pictures to draw")
+    parser.add_argument("--seed", type=int, default=0, help="candidate k of a seed is one picture")
+    parser.add_argument("--first", type=int, default=0, help="number of the first candidate")
     parser.add_argument("--temperature", type=float, default=1.0, help="1 is the paper's")
     parser.add_argument("--top-k", type=int, default=0, help="keep the k likeliest codes; 0: all")
     parser.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest share p")
@@ -41,174 +37,173 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="above 1 follows the caption more closely (default: 4 where the model was trained for "
         "it, else 1, the paper's)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="candidate k of a seed is one picture")
-    parser.add_argument(
-        "--memory", type=float, default=4.0, help="GB for caches; more candidates go in batches"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say how much memory drawing takes, and draw nothing"
-    )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
-    parser.add_argument("--image", type=Path, help="picture of which a part is kept")
-    parser.add_argument("--keep-rows", type=int, help="its top rows of codes (default: half)")
     parser.add_argument(
+        "--preview", action="store_true", help="write preview.png anew after each row of codes"
+    )
+    kept = parser.add_argument_group("a picture to start from")
+    kept.add_argument("--image", type=Path, help="picture of which a part is kept")
+    kept.add_argument("--keep-rows", type=int, help="its top rows of codes (default: half)")
+    kept.add_argument(
         "--redraw-from",
         type=int,
         nargs=2,
         metavar=("ROW", "COLUMN"),
         help="instead: keep all of it but the codes from here to the bottom right corner",
     )
+    kept.add_argument(
+        "--log-likelihood",
+        action="store_true",
+        help="say how likely the picture is under the caption, and draw nothing",
+    )
+    speed = parser.add_argument_group("speed and memory")
+    speed.add_argument(
+        "--memory", type=float, default=4.0, help="GB for caches; more candidates go in batches"
+    )
+    speed.add_argument(
+        "--dry-run", action="store_true", help="say how much memory drawing takes, and draw nothing"
+    )
+    speed.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="of the transformer's weights"
+    )
+    speed.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the decoding step: half a minute first, then several times faster",
+    )
     return parser.parse_args(argv)
 
 
 @command
-def main() -> None:
+def main() -> int:
     options = parse_arguments()
-    model = load_text_to_image(options.model)
+    check(options)
+    model = load_text_to_image(options.model, options.precision, options.compile)
     if options.guidance is None:
-        options.guidance = GUIDANCE if model.transformer.config.text_drop else 1.0
-    tokens = read_caption(model, options.text)
-    given = read_prompt(model, options.image, options.keep_rows, options.redraw_from)
-    batch_size = fitting_batch(
-        model.transformer, int(options.memory * 1e9), guided=options.guidance != 1
-    )
+        options.guidance = model.guidance
+    if cut := model.text.cut(options.text, model.transformer.config.text_length):
+        print(f"warning: {cut}", file=sys.stderr)
+    if options.log_likelihood:
+        print(likelihood_report(model, options))
+        return 0
+    given = read_prompt(model, options)
     if options.dry_run:
-        print(memory_report(model, options, batch_size))
-        return
+        print(memory_report(model, options))
+        return 0
     folder = make_folder(options.out / slug(options.text))
-
-    with tqdm(desc="drawing codes", unit="step", dynamic_ncols=True) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        drawn = generate(
-            model.transformer,
-            tokens,
-            candidates=options.candidates,
-            seed=options.seed,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            guidance_scale=options.guidance,
-            given=given,
-            batch_size=batch_size,
-            progress=progress,
-        )
-    sheet, record = write(folder, options, model, drawn, given)
-    print(f"wrote {options.candidates} candidates to {folder}, the grid {sheet} and {record}")
+    drawn, stopped = draw(model, options, given, folder)
+    sheet, record = write(folder, options, drawn, given)
+    count = len(drawn.pictures)
+    if stopped:
+        left = f"--first {options.first + count} --candidates {options.candidates - count}"
+        print(f"interrupted: kept {count} candidates in {folder}; {left} draws the rest")
+        return 130
+    print(f"wrote {count} candidates to {folder}, the grid {sheet} and {record}")
+    return 0
 
 
-def memory_report(model: TextToImage, options: argparse.Namespace, batch_size: int) -> str:
+def check(options: argparse.Namespace) -> None:
+    """Raise `UserError` for options that make no sense, before anything is loaded."""
+    if options.candidates < 1:
+        raise UserError(f"candidates is {options.candidates}: write a number of at least 1")
+    if options.first < 0:
+        raise UserError(f"first is {options.first}: candidates are numbered from 0")
+    if not (options.memory > 0 and math.isfinite(options.memory)):
+        raise UserError(f"--memory is {options.memory}: write how many GB the caches may take")
+    prompt = ("keep_rows", "redraw_from")
+    if options.image is None and any(getattr(options, name) is not None for name in prompt):
+        raise UserError("--keep-rows and --redraw-from need --image, the picture to keep of")
+    if options.image is None and options.log_likelihood:
+        raise UserError("--log-likelihood needs --image, the picture in question")
+    if all(getattr(options, name) is not None for name in prompt):
+        raise UserError("--keep-rows and --redraw-from exclude each other: give one")
+
+
+def draw(
+    model: TextToImage, options: argparse.Namespace, given: Tensor | None, folder: Path
+) -> tuple[Drawn, bool]:
+    """Draw the candidates; Ctrl-C keeps the finished batches, and is what the second value says."""
+    columns = model.tokenizer.columns
+    parts: list[Drawn] = []
+    with tqdm(desc="drawing", unit="row", dynamic_ncols=True) as bar:
+
+        def progress(at: Progress) -> None:
+            bar.total = math.ceil(at.steps / columns)
+            bar.update(at.step // columns - bar.n)
+            if options.preview and (at.step % columns == 0 or at.step == at.steps):
+                pictures = model.pictures(at.codes[:PREVIEWED])
+                write_preview(folder / "preview.png", pictures, options.text)
+
+        try:
+            parts += model.batches(
+                options.text,
+                options.candidates,
+                seed=options.seed,
+                first=options.first,
+                temperature=options.temperature,
+                top_k=options.top_k,
+                top_p=options.top_p,
+                guidance=options.guidance,
+                given=given,
+                memory=options.memory * 1e9,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            if not parts:
+                raise
+            return join(parts), True
+    return join(parts), False
+
+
+def memory_report(model: TextToImage, options: argparse.Namespace) -> str:
     """Return in a sentence what the candidates' caches take, and in how many batches."""
-    streams = 1 if options.guidance == 1 else 2
-    together = min(batch_size, options.candidates)
-    caches = model.transformer.cache_bytes(streams, streams * together)
-    batches = math.ceil(options.candidates / batch_size)
+    transformer, guided = model.transformer, options.guidance != 1
+    most = fitting_batch(transformer, int(options.memory * 1e9), guided)
+    batches = math.ceil(options.candidates / most)
+    together = math.ceil(options.candidates / batches)
+    streams = 2 if guided else 1
     return (
         f"{options.candidates} candidates in {batches} batch{'es' if batches > 1 else ''} of up to "
-        f"{together}: {caches / 1e6:.1f} MB of caches, "
-        f"{model.transformer.cache_bytes(streams, 0) / 1e6:.2f} MB of it the caption's"
+        f"{together}: {transformer.cache_bytes(streams, streams * together) / 1e6:.1f} MB of "
+        f"caches, {transformer.cache_bytes(streams, 0) / 1e6:.2f} MB of it the caption's"
     )
 
 
-def read_caption(model: TextToImage, caption: str) -> Tensor:
-    """Return a caption's tokens [1, T]; warn where it is cut. Raises `UserError` if it is empty."""
-    length = model.transformer.config.text_length
-    tokens = model.text.encode([caption], length)
-    if cut := model.text.cut(caption, length):
-        print(f"warning: {cut}", file=sys.stderr)
-    return tokens
+def likelihood_report(model: TextToImage, options: argparse.Namespace) -> str:
+    """Return in a sentence how likely a picture is under the caption."""
+    codes = read_codes(model, options.image)
+    value = model.log_likelihood([options.text], codes[None]).item()
+    each = value / len(codes)
+    return f"{options.image}: log-likelihood {value:.2f} nats, {each:.3f} a code"
 
 
-def read_prompt(
-    model: TextToImage,
-    path: Path | None,
-    keep_rows: int | None = None,
-    redraw_from: Sequence[int] | None = None,
-) -> Tensor | None:
-    """Return a picture's codes [RC] with `DRAW` for those to draw, or None without a picture."""
-    tokenizer = model.tokenizer
-    if path is None:
-        if keep_rows is not None or redraw_from is not None:
-            raise UserError("--keep-rows and --redraw-from need --image, the picture to keep of")
-        return None
-    if keep_rows is not None and redraw_from is not None:
-        raise UserError("--keep-rows and --redraw-from exclude each other: give one")
-    row, column = redraw_from or (tokenizer.rows // 2 if keep_rows is None else keep_rows, 0)
-    if redraw_from is None and not 1 <= row < tokenizer.rows:
-        raise UserError(f"--keep-rows is {row}: write 1 to {tokenizer.rows - 1}")
-    if not (0 <= row < tokenizer.rows and 0 <= column < tokenizer.columns) or row + column == 0:
-        raise UserError(
-            f"--redraw-from is {row} {column}: write a row from 0 to {tokenizer.rows - 1} and a "
-            f"column from 0 to {tokenizer.columns - 1}, not both 0"
-        )
+def read_codes(model: TextToImage, path: Path) -> Tensor:
+    """Return a picture's codes [RC]: those it was drawn from, where a record beside it has them."""
     try:
         image = open_picture(path, str(path))
     except UnreadablePictureError as error:
         raise UserError(f"--image: not a readable picture: {error}") from None
-    pixels = to_tensor([to_array(centre_square(image, tokenizer.image_size))])
-    codes = tokenizer.encode(pixels)[0]
-    codes[row:, column:] = DRAW
-    return codes.flatten()
+    recorded = recorded_codes(path, image, model)
+    return model.codes([image])[0] if recorded is None else recorded
 
 
-def make_folder(folder: Path) -> Path:
-    """Make the output folder now, so that no picture is drawn in vain. Raises `UserError`."""
-    probe = folder / ".writable"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}; set --out") from None
-    return folder
-
-
-def slug(caption: str) -> str:
-    """Return a folder name for a caption."""
-    return re.sub(r"\W+", "-", caption.lower()).strip("-")[:60] or "caption"
-
-
-def write(
-    folder: Path,
-    options: argparse.Namespace,
-    model: TextToImage,
-    drawn: Generated,
-    given: Tensor | None,
-) -> tuple[Path, Path]:
-    """Write candidates, grid and record; return the paths of the last two."""
-    images = model.pictures(drawn.codes)
-    likelihoods = drawn.log_likelihood.tolist()
-    try:
-        names = [f"{options.seed}-{k:03d}.png" for k in range(len(images))]
-        for name, image in zip(names, images, strict=True):
-            image.save(folder / name)
-        labels = [f"#{k}  {value:.0f}" for k, value in enumerate(likelihoods)]
-        columns = min(8, len(images))
-        grid(images, columns, labels, options.text, scale=2).save(folder / "grid.png")
-        record = {
-            "text": options.text,
-            "model": str(options.model),
-            "seed": options.seed,
-            "temperature": options.temperature,
-            "top_k": options.top_k,
-            "top_p": options.top_p,
-            "guidance": options.guidance,
-            "image": str(options.image) if options.image else None,
-            "kept_codes": 0 if given is None else int((given != DRAW).sum()),
-            "candidates": [
-                {"file": name, "candidate": k, "log_likelihood": value, "codes": codes}
-                for k, (name, value, codes) in enumerate(
-                    zip(names, likelihoods, drawn.codes.tolist(), strict=True)
-                )
-            ],
-        }
-        (folder / "samples.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}; set --out") from None
-    return folder / "grid.png", folder / "samples.json"
+def read_prompt(model: TextToImage, options: argparse.Namespace) -> Tensor | None:
+    """Return --image's codes [RC] with `DRAW` for those to draw, or None without a picture."""
+    if options.image is None:
+        return None
+    rows, columns = model.tokenizer.rows, model.tokenizer.columns
+    keep = rows // 2 if options.keep_rows is None else options.keep_rows
+    row, column = options.redraw_from or (keep, 0)
+    if options.redraw_from is None and not 1 <= row <= rows:
+        raise UserError(f"--keep-rows is {row}: write 1 to {rows}, which keeps all of it")
+    if options.redraw_from and not (0 <= row < rows and 0 <= column < columns and row + column):
+        raise UserError(
+            f"--redraw-from is {row} {column}: write a row from 0 to {rows - 1} and a column from "
+            f"0 to {columns - 1}, not both 0"
+        )
+    grid = read_codes(model, options.image).view(rows, columns).clone()
+    grid[row:, column:] = DRAW
+    return grid.flatten()
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ tokenizer/                       the image tokenizer, a folder of its own
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
-from torch import Tensor
 
+from dalle.precision import in_precision
 from dalle.text import TextTokenizer
+from dalle.text_to_image import TextToImage
 from dalle.transformer import Transformer, TransformerConfig
 from dvae.checkpoint import (
     SavedTokenizer,
@@ -33,7 +32,6 @@ from training.checkpoint import (
 )
 from training.config import merge, read_yaml, to_yaml
 from training.errors import UserError
-from training.pictures import to_picture
 
 TEXT, TOKENIZER = "text.json", "tokenizer"
 FINGERPRINT = "image_tokenizer"  # names the image tokenizer whose codes were learned
@@ -45,20 +43,6 @@ class SavedTransformer:
 
     model: TransformerConfig = field(default_factory=TransformerConfig)
     """The transformer's config."""
-
-
-class TextToImage(NamedTuple):
-    """Everything that turns a caption into pictures."""
-
-    transformer: Transformer
-    text: TextTokenizer
-    tokenizer: ImageTokenizer
-
-    def pictures(self, codes: Tensor, batch_size: int = 64) -> list[Image.Image]:
-        """Return the pictures of drawn codes [N, R·C], decoded `batch_size` at a time."""
-        grids = codes.unflatten(1, (self.tokenizer.rows, self.tokenizer.columns))
-        decoded = [self.tokenizer.decode(part) for part in grids.split(batch_size)]
-        return [to_picture(image) for part in decoded for image in part]
 
 
 def check_fit(model: TransformerConfig, tokenizer: ImageTokenizer, name: str) -> None:
@@ -92,8 +76,15 @@ def save_text_to_image(folder: Path, model: TextToImage, tokenizer: SavedTokeniz
     write_folder(folder, contents)
 
 
-def load_text_to_image(folder: Path) -> TextToImage:
-    """Return a folder's models in float32, in evaluation mode. Raises `UserError`."""
+def load_text_to_image(
+    folder: str | Path, precision: str = "float32", compiled: bool = False
+) -> TextToImage:
+    """Return a folder's models, in evaluation mode. Raises `UserError`.
+
+    `precision` is that of the transformer (`dalle.precision`). `compiled` makes its decoding step
+    several times faster, for half a minute of compiling at the first batch of each size.
+    """
+    folder = Path(folder)
     weights = read_weights(folder)
     stored = read_yaml(folder / CONFIG)
     if not (folder / TEXT).exists() or "model" not in stored:
@@ -110,6 +101,10 @@ def load_text_to_image(folder: Path) -> TextToImage:
         )
     transformer = Transformer(config.model)
     load_into(transformer, weights, folder)
-    return TextToImage(
-        transformer.eval().requires_grad_(False), TextTokenizer.load(folder / TEXT), tokenizer
-    )
+    transformer = in_precision(transformer.eval().requires_grad_(False), precision)
+    step = None
+    if compiled:
+        from dalle.compiled import compile_step  # it takes seconds to import
+
+        step = compile_step(transformer)
+    return TextToImage(transformer, TextTokenizer.load(folder / TEXT), tokenizer, step)

@@ -111,9 +111,7 @@ def test_kept_rows_are_the_prompts_own_codes(
     status, _, error = run_script(sample.main, *arguments, "--image", prompt, "--keep-rows", "3")
     assert status == 0, error
     model = sample.load_text_to_image(tmp_path / "dalle/model")
-    given = sample.read_prompt(model, prompt, 3)
-    assert given is not None
-    assert given.tolist().count(-1) == 4
+    given = sample.read_codes(model, prompt)
     record = json.loads((tmp_path / "out/x/samples.json").read_text())
     assert record["kept_codes"] == 12
     for candidate in record["candidates"]:
