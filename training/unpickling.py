@@ -29,6 +29,8 @@ STORAGES = {
     "BoolStorage": torch.bool,
 }
 """The types of storage that are read."""
+MOST_TUPLES = 100_000
+"""A tensor takes five; Python itself crashes on what is nested a million deep."""
 
 
 class StandIn:
@@ -137,11 +139,14 @@ def read_pickle(
     classes of the archive's own code do. Tensors become a `StoredTensor`. Raises `UserError` that
     names whatever else the pickle asks for, and other exceptions where it is damaged.
     """
-    start = file.tell()
+    start, tuples = file.tell(), 0
     for opcode, argument, position in pickletools.genops(file):
         # A memo is a table as long as its largest index: a lying one takes all memory.
         if "PUT" in opcode.name and isinstance(argument, int) and argument > (position or 0):
             raise ValueError("a memo index beyond the pickle")
+        tuples += "TUPLE" in opcode.name
+        if tuples > MOST_TUPLES:
+            raise ValueError("more tuples than weights need")
     file.seek(start)
     unpickler = _Unpickler(file, name, allowed, script)
     return Unpickled(unpickler.load(), unpickler.storages)
