@@ -1,4 +1,9 @@
-"""Stand-ins for packages that the peers import but that these files do not need."""
+"""Stand-ins for packages that the peers import but that these files do not need.
+
+The scripts beside it make files by the packages that published weights come from. Each runs in a
+process of its own, with its package in a folder of its own, and imports nothing of ours: `python
+SCRIPT OUT` writes weights with random values, and what the package makes of them.
+"""
 
 import sys
 from importlib.machinery import ModuleSpec
