@@ -47,6 +47,7 @@ class TextTokenizer:
         self._tokenizer = tokenizer
         # Merges and pieces, read when dropout first needs them.
         self._ranks: dict[tuple[str, str], int] = {}
+        self._word_end = ""
         self._vocabulary: dict[str, int] = {}
 
     @classmethod
@@ -160,13 +161,14 @@ class TextTokenizer:
         """
         self._tokens(caption)  # refuses what cannot be encoded
         if not self._ranks:
-            merges = json.loads(self._tokenizer.to_str())["model"]["merges"]
-            self._ranks = {(first, second): rank for rank, (first, second) in enumerate(merges)}
+            model = json.loads(self._tokenizer.to_str())["model"]
+            self._ranks = {(a, b): rank for rank, (a, b) in enumerate(model["merges"])}
+            self._word_end = model.get("end_of_word_suffix") or ""
             self._vocabulary = self._tokenizer.get_vocab()
         text = self._tokenizer.normalizer.normalize_str(caption)
         tokens: list[int] = []
         for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(text):
-            pieces = list(word)
+            pieces = [*word[:-1], word[-1] + self._word_end]
             while True:
                 found = [
                     (rank, at)

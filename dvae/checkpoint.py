@@ -20,6 +20,8 @@ from training.checkpoint import (
 from training.config import merge, read_yaml, to_yaml
 from training.errors import UserError
 
+PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
 # ADD A TOKENIZER = one module with a config and an ImageTokenizer, and one line here.
 TOKENIZERS: dict[str, tuple[type, type[ImageTokenizer]]] = {"dvae": (DVAEConfig, DiscreteVAE)}
 
@@ -32,6 +34,13 @@ class SavedTokenizer:
     """Kind of tokenizer: a name in TOKENIZERS."""
     model: Any = field(default_factory=DVAEConfig)
     """Its config, of the class that TOKENIZERS has for the kind."""
+    precision: str = "bfloat16"
+    """How its weights are stored: bfloat16, or float32 (published weights keep theirs)."""
+
+    def validate(self) -> None:
+        """Raise `UserError` on an unknown precision."""
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
 
     @classmethod
     def defaults(cls, written: DictConfig) -> Self:
@@ -43,10 +52,11 @@ class SavedTokenizer:
 
 
 def save_tokenizer(folder: Path, tokenizer: ImageTokenizer, config: SavedTokenizer) -> None:
-    """Write a tokenizer's folder, in bfloat16."""
+    """Write a tokenizer's folder, in the precision that `config` says."""
+    dtype = PRECISIONS[config.precision]
     write_folder(
         folder,
-        lambda new: write_model(new, tokenizer.state_dict(), to_yaml(config), dtype=torch.bfloat16),
+        lambda new: write_model(new, tokenizer.state_dict(), to_yaml(config), dtype=dtype),
     )
 
 
@@ -59,7 +69,10 @@ def load_tokenizer(folder: Path) -> tuple[ImageTokenizer, SavedTokenizer]:
     stored = read_yaml(folder / CONFIG)
     if "tokenizer" not in stored or "model" not in stored:
         raise UserError(f"{folder} is not a tokenizer's folder: its {CONFIG} has no tokenizer")
-    kept = OmegaConf.create({"tokenizer": stored.tokenizer, "model": stored.model})
+    # A training run's config has more keys, which are not the tokenizer's.
+    kept = OmegaConf.create(
+        {name: stored[name] for name in ("tokenizer", "model", "precision") if name in stored}
+    )
     schema = SavedTokenizer.defaults(kept)
     config: SavedTokenizer = merge(schema, kept, source=str(folder / CONFIG))
     tokenizer = TOKENIZERS[config.tokenizer][1](config.model)

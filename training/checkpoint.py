@@ -53,6 +53,14 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(outgoing, ignore_errors=True)
 
 
+def check_free(target: Path) -> None:
+    """Raise `UserError` if there is something at `target` that writing would replace."""
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if target.exists() or target.is_symlink():
+        raise UserError(f"{target} exists already; name another folder, or remove it first")
+
+
 def write_model(
     folder: Path,
     state: Mapping[str, Tensor],
