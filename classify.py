@@ -139,8 +139,8 @@ def run(
             read += batch.paths
             if sheets:
                 thumbnails += map(thumbnail, batch.pictures)
-            skipped += batch.skipped
-            bar.update(len(batch.paths) + batch.skipped)
+            skipped += len(batch.skipped)
+            bar.update(len(batch.paths) + len(batch.skipped))
     if not read:
         raise UserError(f"none of the {len(paths)} pictures can be read (see the lines above)")
     if skipped:

@@ -25,7 +25,7 @@ class Opened(NamedTuple):
 
     paths: list[Path]
     pictures: list[Image.Image]
-    skipped: int
+    skipped: list[Path]
     """Files of this batch that could not be read."""
 
 
@@ -48,7 +48,7 @@ def open_batches(
     One that cannot be read is named and left out, or raises `UserError` if it is in `must_open`.
     """
     for first in range(0, len(paths), batch_size):
-        batch = Opened([], [], 0)
+        batch = Opened([], [], [])
         for path in paths[first : first + batch_size]:
             try:
                 picture = open_picture(path, shown(path))
@@ -56,7 +56,7 @@ def open_batches(
                 if path in must_open:
                     raise UserError(f"not a readable picture: {error}") from None
                 tqdm.write(f"skipped an unreadable picture: {error}", file=sys.stderr)
-                batch = batch._replace(skipped=batch.skipped + 1)
+                batch.skipped.append(path)
                 continue
             batch.paths.append(path)
             batch.pictures.append(picture)
