@@ -1,12 +1,14 @@
-"""evaluate.py on the shipped models."""
+"""evaluate.py on the shipped models, and its scores by a tiny dual encoder."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rankers import untrained
 
 import evaluate
+from dual_encoder.checkpoint import save_dual_encoder
 
 ROOT = Path(__file__).parents[1]
 Script = Callable[..., tuple[int, str, str]]
@@ -49,3 +51,62 @@ def test_held_out_losses_of_a_config(
     assert status == 0, error
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert {"psnr", "perplexity", "held_out_image_loss", "held_out_text_loss"} <= set(figures)
+
+
+@pytest.fixture
+def scorable(tmp_path: Path, picture_folder: Path) -> list[object]:
+    """The arguments for scores of the shapes model's pictures by a tiny dual encoder."""
+    save_dual_encoder(tmp_path / "ranker", untrained())
+    config = tmp_path / "data.yaml"
+    config.write_text(f"data: {{path: {picture_folder}, held_out_path: {picture_folder}}}")
+    return [ROOT / "models/shapes", "--config", config, "--ranker", tmp_path / "ranker"]
+
+
+def test_scores_have_intervals_and_a_ceiling(
+    scorable: list[object], tmp_path: Path, run_script: Script
+) -> None:
+    arguments = [*scorable, "--scores", "6", "--resamples", "20", "--json", tmp_path / "f.json"]
+    status, printed, error = run_script(evaluate.main, *arguments)
+    assert status == 0, error
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert "psnr" in figures
+    scores = figures["scores"]
+    assert {"clip_score", "cosine", "fd_dual_encoder"} <= set(scores)
+    assert "picture_to_text_recall_at_5" in scores
+    for score in scores.values():
+        for kind in ("drawn", "real"):
+            assert score[kind]["low"] <= score[kind]["value"] <= score[kind]["high"]
+    assert scores["cosine"]["drawn"] != scores["cosine"]["real"]
+    line = next(line for line in printed.splitlines() if line.startswith("fd_dual_encoder"))
+    assert f"{scores['fd_dual_encoder']['drawn']['value']:.4f} [" in line
+    assert "real pictures" in line
+    assert "scores of 6 captions" in printed
+    assert "between 6 and 6 pictures" in printed
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (["--scores", "-1"], "--scores must not be negative"),
+        (["--scores", "4", "--resamples", "0"], "--resamples at least 1"),
+        (["--scores", "1"], "scores of 1 captions"),
+        (["--scores", "4", "--ranker", "nowhere"], "no dual encoder nowhere"),
+        (["--scores", "4", "--inception", "nowhere.pth"], "nowhere.pth does not exist"),
+        ([], "give --scores N as well"),
+    ],
+)
+def test_scores_that_cannot_be_had_are_one_line(
+    changes: list[str], named: str, scorable: list[object], run_script: Script
+) -> None:
+    status, _, error = run_script(evaluate.main, *scorable, "--pictures", "2", *changes)
+    assert status == 2
+    lines = [line for line in error.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert named in lines[0]
+
+
+def test_scores_need_captions_and_a_model_that_draws(run_script: Script) -> None:
+    tokenizer = ROOT / "models/shapes/tokenizer"
+    status, _, error = run_script(evaluate.main, tokenizer, "--checker", "2", "--scores", "4")
+    assert status == 2
+    assert "--scores needs --config" in error

@@ -140,6 +140,6 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
-        tensor = state[name].detach().cpu().to(torch.bfloat16).contiguous()
+        tensor = state[name].detach().cpu().to(torch.bfloat16).flatten().contiguous()
         digest.update(tensor.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

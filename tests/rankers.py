@@ -1,0 +1,61 @@
+"""Small dual encoders for tests: one that knows three colours, in about a second."""
+
+import functools
+
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from dalle.text import TextTokenizer
+from dual_encoder.checkpoint import Ranker
+from dual_encoder.model import DualEncoder, DualEncoderConfig, TowerConfig
+from dual_encoder.text import encode_captions
+from training.pictures import to_array, to_tensor
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 230)}
+
+
+def untrained(seed: int = 0) -> Ranker:
+    """A tiny dual encoder with random weights."""
+    torch.manual_seed(seed)
+    config = DualEncoderConfig(
+        embed_dim=12,
+        image_size=8,
+        patch_size=4,
+        vision=TowerConfig(16, 1, 2),
+        vocab_size=300,
+        text_length=16,
+        text=TowerConfig(16, 1, 2),
+    )
+    captions = [f"a picture of {colour}, a {colour} thing" for colour in COLOURS]
+    text = TextTokenizer.train(captions, 290)
+    return Ranker(DualEncoder(config).eval().requires_grad_(False), text)
+
+
+@functools.cache
+def colour_ranker() -> Ranker:
+    """A tiny dual encoder that has learned which colour is called what."""
+    ranker = untrained()
+    model = ranker.model.train().requires_grad_(True)
+    pictures = to_tensor([to_array(plain(colour, 8)) for colour in COLOURS])
+    prompts = ["{}", "a {} thing", "a picture of {}"]
+    texts = [
+        encode_captions(ranker.text, [p.format(c) for c in COLOURS], model.config) for p in prompts
+    ]
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    target = torch.arange(len(COLOURS))
+    for update in range(60):
+        noisy = (pictures + 0.05 * torch.randn_like(pictures)).clamp(0, 1)
+        images, words, scale = model(noisy, texts[update % len(texts)])
+        loss = F.cross_entropy(scale * images @ words.T, target)
+        loss = loss + F.cross_entropy(scale * words @ images.T, target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    model.eval().requires_grad_(False)
+    return ranker
+
+
+def plain(colour: str, size: int = 12) -> Image.Image:
+    """A picture of one colour."""
+    return Image.new("RGB", (size, size), COLOURS[colour])
