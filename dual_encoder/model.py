@@ -6,12 +6,14 @@ P patches, T text positions, E the width of the shared space.
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from dalle.text import PADDING
@@ -119,7 +121,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = rearrange(qkv, "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.heads)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        # Few positions: torch's fused kernel takes several times as long backward in bfloat16.
+        plain = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad
+        with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.out_proj(rearrange(out, "b h n d -> b n (h d)"))
 
 
