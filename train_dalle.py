@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dalle.checkpoint import TEXT, TextToImage, check_fit, save_text_to_image
+from dalle.checkpoint import TextToImage, check_fit, save_text_to_image
 from dalle.examples import (
     Captions,
     CodesConfig,
@@ -11,11 +11,10 @@ from dalle.examples import (
     cached_examples,
     fresh_examples,
     held_out_examples,
-    learn_text,
+    run_text,
 )
 from dalle.generate import generate
 from dalle.metrics import held_out_losses
-from dalle.text import TextTokenizer
 from dalle.transformer import Transformer, TransformerConfig
 from dvae.checkpoint import load_tokenizer
 from training.checkpoint import load_into, read_weights
@@ -70,7 +69,7 @@ def main() -> None:
     check_fit(config.model, tokenizer, config.tokenizer)
     tokenizer.to(device)
     train, held_out = (captioned(source) for source in open_sources(config.data))
-    text = run_text(config, run, train)
+    text = run_text(run, train, config.model.text_vocab, config.init)
 
     transformer = Transformer(config.model)
     if config.init:
@@ -115,17 +114,6 @@ def main() -> None:
 
     best = run.extra.get("best_image_loss", float("nan"))
     run.write(f"wrote {run.folder / 'model'}: held-out image loss {best:.4f} nats a token")
-
-
-def run_text(config: TrainDALLE, run: Run, source: Source) -> TextTokenizer:
-    """Return the run's text encoding: the initial model's, or learned from the captions."""
-    if config.init:
-        return TextTokenizer.load(Path(config.init) / TEXT)
-    path = run.folder / TEXT
-    with run.accelerator.main_process_first():
-        if not path.exists():
-            learn_text(source, config.model.text_vocab).save(path)
-    return TextTokenizer.load(path)
 
 
 def preview(config: TrainDALLE, run: Run, held_out: Source, model: TextToImage) -> None:

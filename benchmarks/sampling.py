@@ -5,12 +5,13 @@
 The model is of width 256, 6 layers, 4 heads of 64, the paper's order of patterns, in streams of 64
 text tokens and 16x16 codes and of 256 and 32x32, for 1, 8, 64 and 512 candidates of a caption.
 `eager` is ours as it comes, `compiled` the same step compiled; `bfloat16` and `int8`, compiled with
-such weights, are measured in the shorter stream. The baselines are our own: `dense` (every layer
-caches every position, the text once for each candidate) and `recompute` (no cache: a full pass a
-code). Rates are means of the first, the middle and the last row of the grid, each timed code by
-code, choice of the code included; `recompute` is timed on three single codes. `peak_mb` is how far
-drawing raises the process's memory. `--peer` is the command line of another implementation, for
-batch 8 at 64 + 16x16: it must print as its last line a JSON object with `image_tokens_per_second`.
+such weights, are measured for 8 and 64 in the shorter stream. The baselines are our own: `dense`
+(every layer caches every position, the text once for each candidate) and `recompute` (no cache: a
+full pass a code). Rates are means of the first, the middle and the last row of the grid, each timed
+code by code, choice of the code included; `recompute` is timed on three single codes. `peak_mb` is
+how far drawing raises the process's memory. `--peer` is the command line of another implementation,
+for batch 8 at 64 + 16x16: it must print as its last line a JSON object with
+`image_tokens_per_second`.
 
 The floor of a step is the larger of two times: to read the weights and the caches' slots once at
 the measured memory bandwidth, and to do the products' operations at the measured rate of a large
@@ -27,7 +28,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measuring import ceiling, interleaved, memory_of, report
+from benchmarks.measuring import ceiling, in_new_process, interleaved, memory_of, report
 from dalle.cache import Cache, DenseLayerCache
 from dalle.compiled import compile_step
 from dalle.decode import Step, decode_one, eager_step, prefill, slots_of
@@ -39,6 +40,8 @@ STREAMS = {"64+16x16": (64, 16), "256+32x32": (256, 32)}
 CANDIDATES = (1, 8, 64, 512)
 PRECISIONS = {"bfloat16": 2, "int8": 1}
 """Ways with other weights than float32, and the bytes of each."""
+SHORT = [("64+16x16", 8), ("64+16x16", 64)]
+"""Where they are measured."""
 WAYS = ("eager", "compiled", *PRECISIONS, "dense", "recompute")
 SIZES: dict[str, Any] = {
     **{"text_vocab": 4096, "image_vocab": 1024, "depth": 6},
@@ -93,16 +96,17 @@ def row_times(model: Transformer, step: Step | None, candidates: int, row: int) 
 
 
 @torch.inference_mode()
-def memory(model: Transformer, step: Step | None, candidates: int) -> tuple[float, float]:
-    """Return the MB of the caches, and those by which drawing raises the process's memory."""
-    cache = Drawing(model, step, candidates, 0).cache.nbytes / 1e6
+def peak(stream: str, way: str, candidates: int) -> float:
+    """Return the MB by which drawing raises the memory of this process, which has done no other."""
+    model = build(stream)
 
     def few() -> None:
+        step = None if way == "dense" else eager_step(model)
         drawing = Drawing(model, step, candidates, model.stream.rows - 1)
         for _ in range(4):
             drawing()
 
-    return cache, memory_of(few)
+    return memory_of(few)
 
 
 @torch.inference_mode()
@@ -141,13 +145,11 @@ def measure(model: Transformer, way: str, candidates: int) -> dict[str, float]:
     first = time.perf_counter() - start
     steps = [statistics.median(row_times(model, step, candidates, row)) for row in rows_of(model)]
     seconds = statistics.mean(steps)
-    cache, peak = memory(model, step, candidates)
     return {
         "tokens_per_second": candidates / seconds,
         "step_ms": seconds * 1e3,
         "last_row_vs_first": steps[-1] / steps[0],
-        "cache_mb": cache,
-        "peak_mb": peak,
+        "cache_mb": Drawing(model, step, candidates, 0).cache.nbytes / 1e6,
         "first_row_s": first,
     }
 
@@ -182,7 +184,11 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="8 and 64 candidates alone")
     parser.add_argument("--peer", default="", help="command line of another implementation")
+    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)  # stream, way, candidates
     options = parser.parse_args()
+    if options.peak:
+        print(peak(options.peak[0], options.peak[1], int(options.peak[2])))
+        return
     rates = {name: ceiling(getattr(torch, name)) for name in ("float32", "bfloat16")}
     width = bandwidth()
     counts = (8, 64) if options.quick else CANDIDATES
@@ -196,13 +202,16 @@ def main() -> None:
             for way in ways:
                 if way == "recompute" and candidates > 8:
                     continue  # its rate no longer grows
-                if way in PRECISIONS and stream != next(iter(STREAMS)):
+                if way in PRECISIONS and (stream, candidates) not in SHORT:
                     continue  # half a minute of compiling each
                 figures = measure(models.get(way, model), way, candidates)
                 if way not in ("dense", "recompute"):
                     rate = rates["bfloat16" if way in PRECISIONS else "float32"]
                     least = floor_seconds(model, candidates, PRECISIONS.get(way, 4), rate, width)
                     figures["floor_share"] = least * 1e3 / figures["step_ms"]
+                if way in ("eager", "dense"):
+                    arguments = ("--peak", stream, way, candidates)
+                    figures["peak_mb"] = in_new_process("benchmarks.sampling", *arguments)
                 found[stream, way, candidates] = figures
                 table.append({"stream": stream, "way": way, "candidates": candidates, **figures})
                 print(

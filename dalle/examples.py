@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
+from dalle.checkpoint import TEXT
 from dalle.codes import cached_codes, encode_pictures
 from dalle.text import TextTokenizer
 from dvae.checkpoint import tokenizer_fingerprint
@@ -18,13 +18,13 @@ from training.data import (
     Pictures,
     Shuffled,
     Source,
-    Subset,
-    batches,
-    vary_caption,
+    shown_batches,
+    some_of,
+    varied_captions,
     with_artist,
 )
 from training.errors import UserError
-from training.pictures import to_tensor
+from training.run import Run
 
 MODES = ("on_the_fly", "cached")
 
@@ -73,6 +73,17 @@ def learn_text(source: Source, vocab_size: int, most: int = 50_000) -> TextToken
     return TextTokenizer.train(corpus(), vocab_size)
 
 
+def run_text(run: Run, source: Source, vocab_size: int, init: str) -> TextTokenizer:
+    """Return a run's text encoding: that of the folder `init`, or learned from the captions."""
+    if init:
+        return TextTokenizer.load(Path(init) / TEXT)
+    path = run.folder / TEXT
+    with run.accelerator.main_process_first():
+        if not path.exists():
+            learn_text(source, vocab_size).save(path)
+    return TextTokenizer.load(path)
+
+
 class Captions:
     """A source's captions as tokens, varied and with BPE dropout, as training reads them."""
 
@@ -84,10 +95,7 @@ class Captions:
 
     def __call__(self, keys: list[tuple[int, int]]) -> Tensor:
         """Return the tokens [B, T] for (index, seed) keys: a pure function of them."""
-        captions = [
-            vary_caption(self.source.record(index), np.random.default_rng((seed, 1)))
-            for index, seed in keys
-        ]
+        captions = varied_captions(self.source, keys)
         seeds = [seed for _, seed in keys]
         return self.text.encode(captions, self.text_length, self.bpe_dropout, seeds)
 
@@ -97,11 +105,8 @@ def fresh_examples(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield text [B, T] and codes [B, RC], each batch augmented and encoded as it is needed."""
     device = next(tokenizer.parameters()).device
-    for keys, drawn in zip(order, batches(pictures, order, workers), strict=True):
-        images = to_tensor([example.pixels for example in drawn]).to(device)
-        # A picture that could not be read was replaced by another, with that one's caption.
-        shown = [(example.index, seed) for example, (_, seed) in zip(drawn, keys, strict=True)]
-        yield captions(shown), tokenizer.encode(images).flatten(1)
+    for images, shown in shown_batches(pictures, order, workers):
+        yield captions(shown), tokenizer.encode(images.to(device)).flatten(1)
 
 
 def cached_examples(
@@ -130,9 +135,7 @@ def held_out_examples(
     source: Source, text: TextTokenizer, text_length: int, tokenizer: ImageTokenizer, limit: int
 ) -> tuple[Tensor, Tensor]:
     """Return text [n, T] and codes [n, RC] of at most `limit` (0: all) pictures, unaugmented."""
-    count = min(limit or len(source), len(source))
-    chosen = np.random.default_rng(0).choice(len(source), count, replace=False)
-    subset = Subset(source, sorted(chosen.tolist()))
+    subset = some_of(source, limit)
     codes, shown = encode_pictures(tokenizer, Pictures(subset, tokenizer.image_size, None))
     captions = [with_artist(subset.record(i)) for i in shown.tolist()]
     return text.encode(captions, text_length), codes[:, 0].long()

@@ -6,12 +6,15 @@ P patches, T text positions, E the width of the shared space.
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 from dalle.text import PADDING
 from training.errors import UserError
@@ -118,7 +121,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = rearrange(qkv, "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.heads)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        # Few positions: torch's fused kernel takes several times as long backward in bfloat16.
+        plain = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad
+        with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.out_proj(rearrange(out, "b h n d -> b n (h d)"))
 
 
@@ -240,6 +246,17 @@ def _some_patches(x: Tensor, share: float) -> Tensor:
     return x.gather(1, chosen[..., None].expand(-1, -1, x.shape[2]))
 
 
+def _in_chunks(encode: Callable[[Tensor], Tensor], x: Tensor, chunk: int) -> Tensor:
+    """`encode(x)`, which keeps no activations for the backward pass where it takes several parts.
+
+    `checkpoint` keeps the state of the random numbers, so both passes have the same dropout.
+    """
+    if not 0 < chunk < len(x):
+        return encode(x)
+    parts = [checkpoint(encode, part, use_reentrant=False) for part in x.split(chunk)]
+    return torch.cat(parts)  # type: ignore[arg-type]
+
+
 class DualEncoder(nn.Module):
     """Image tower, text tower, and the learned scale of their similarities.
 
@@ -288,7 +305,7 @@ class DualEncoder(nn.Module):
             raise UserError(
                 f"pictures of shape {list(images.shape)}: the model reads [B, 3, {size}, {size}]"
             )
-        return F.normalize(self.visual((images - self.mean) / self.std), dim=-1)
+        return self._normalised(self.visual((images - self.mean) / self.std))
 
     def encode_text(self, text: Tensor) -> Tensor:
         """Features of texts [B, T], `PADDING` behind each one's end token: [B, E] of length 1.
@@ -305,18 +322,36 @@ class DualEncoder(nn.Module):
         x = self.ln_final(self.transformer(x))
         end = (text != PADDING).sum(dim=1) - 1
         x = x[torch.arange(len(x), device=x.device), end]
-        return F.normalize(x @ self.text_projection, dim=-1)
+        return self._normalised(x @ self.text_projection)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        # In the parameters' type: with mixed precision, x is a rounded one.
+        return F.normalize(x.to(self.logit_scale.dtype), dim=-1)
 
     def scale(self) -> Tensor:
         """The factor on cosine similarities: at most 100."""
         return self.logit_scale.clamp(max=LARGEST_SCALE).exp()
 
-    def forward(self, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @torch.no_grad()
+    def limit_scale(self) -> None:
+        """Bring the scale itself back to 100, from where it can still fall (section 2.5)."""
+        self.logit_scale.clamp_(max=LARGEST_SCALE)
+
+    def forward(
+        self, images: Tensor, text: Tensor, chunk: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Features of pictures and texts [B, E], and the scale, under the name that wrappers call.
 
-        See `encode_image`, `encode_text` and `scale`.
+        See `encode_image`, `encode_text` and `scale`. With `chunk`, that many pictures, then texts,
+        are encoded at a time, and once more in the backward pass with the same dropout: the
+        activations of one chunk exist at a time, whatever the batch (Gao et al. 2021, arXiv
+        2101.06983).
         """
-        return self.encode_image(images), self.encode_text(text), self.scale()
+        return (
+            _in_chunks(self.encode_image, images, chunk),
+            _in_chunks(self.encode_text, text, chunk),
+            self.scale(),
+        )
 
     def hidden_weights(self) -> list[Tensor]:
         """The matrices between hidden layers, which some optimisers treat apart."""

@@ -6,19 +6,22 @@ import pytest
 import torch
 
 from dalle.transformer import Transformer
+from dual_encoder.model import DualEncoder
+from dual_encoder.text import SPECIAL
 from dvae.checkpoint import TOKENIZERS
 from experiments.dvae_ablations import SMALL, VARIANTS
+from train_clip import TrainDualEncoder
 from train_dalle import TrainDALLE
 from train_dvae import TrainDVAE
 from training.config import field_docs, help_text, load_config, merge, read_yaml, walk_fields
 from training.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SCHEMAS = {"dvae": TrainDVAE, "dalle": TrainDALLE}
+SCHEMAS = {"dvae": TrainDVAE, "dalle": TrainDALLE, "clip": TrainDualEncoder}
 
 
 def shipped() -> list[Path]:
-    return sorted(CONFIGS.glob("d*/*.yaml"))
+    return sorted(CONFIGS.glob("*/*.yaml"))
 
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -27,6 +30,8 @@ def test_every_shipped_config_parses_and_builds(path: Path) -> None:
     with torch.device("meta"):
         if isinstance(config, TrainDVAE):
             TOKENIZERS[config.tokenizer][1](config.model)
+        elif isinstance(config, TrainDualEncoder):
+            DualEncoder(config.model)
         else:
             Transformer(config.model)
 
@@ -43,6 +48,37 @@ def test_each_stage_two_config_fits_the_stage_one_config_of_its_name() -> None:
         stage_two = load_config(TrainDALLE, "", ["--config", str(CONFIGS / f"dalle/{name}.yaml")])
         assert stage_two.model.rows == stage_two.model.columns == stage_one.model.grid
         assert stage_two.model.image_vocab == stage_one.model.codebook_size
+
+
+def clip_config(name: str) -> TrainDualEncoder:
+    return load_config(TrainDualEncoder, "", ["--config", str(CONFIGS / f"clip/{name}.yaml")])
+
+
+def test_each_dual_encoder_reads_the_pictures_and_captions_of_its_name() -> None:
+    for name in ("emoji", "shapes"):
+        clip = clip_config(name)
+        stage_one = load_config(TrainDVAE, "", ["--config", str(CONFIGS / f"dvae/{name}.yaml")])
+        stage_two = load_config(TrainDALLE, "", ["--config", str(CONFIGS / f"dalle/{name}.yaml")])
+        assert clip.model.image_size == stage_one.model.image_size
+        assert clip.model.vocab_size == stage_two.model.text_vocab + SPECIAL
+        assert clip.model.text_length == stage_two.model.text_length + SPECIAL
+        for key in ("source", "path", "held_out_path", "artist_column", "keywords_column"):
+            assert getattr(clip.data, key) == getattr(stage_two.data, key)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("paper", 151_277_313), ("emoji", 4_500_000), ("shapes", 3_000_000)]
+)
+def test_dual_encoders_have_the_promised_sizes(name: str, most: int) -> None:
+    with torch.device("meta"):
+        model = DualEncoder(clip_config(name).model)
+    parameters = sum(p.numel() for p in model.parameters())
+    assert parameters <= most
+    assert name != "paper" or parameters == most
+
+
+def test_the_papers_dual_encoder_is_the_default() -> None:
+    assert clip_config("paper").model == TrainDualEncoder().model
 
 
 def test_paper_configs_have_the_papers_parameter_counts() -> None:

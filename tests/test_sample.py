@@ -1,11 +1,13 @@
 """sample.py on the shipped models, and its answers to bad input."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import sample
 from training.pictures import open_picture
@@ -47,6 +49,13 @@ def test_the_shipped_models_draw(model: str, text: str, tmp_path: Path, run_scri
         (["--memory", "1e-6"], "caches take"),
         (["--guidance", "-1"], "guidance_scale is -1"),
         (["--keep-rows", "2"], "--keep-rows and --redraw-from need --image"),
+        (["--log-likelihood"], "--log-likelihood needs --image"),
+        (["--first", "-1"], "first is -1"),
+        (["--memory", "nan"], "--memory is nan"),
+        (["--memory", "0"], "--memory is 0"),
+        (["--candidates", "0", "--dry-run"], "candidates is 0"),
+        (["--model", MODELS / "shapes", "--guidance", "3"], "trained without"),
+        (["--image", "docs/samples-emoji.png", "--keep-rows", "9"], "write 1 to 8"),
         (["--image", "docs/samples-emoji.png", "--redraw-from", "0", "0"], "not both 0"),
         (["--image", "docs/samples-emoji.png", "--redraw-from", "2", "8"], "column from 0 to 7"),
         (["--image", "pyproject.toml"], "pyproject.toml"),
@@ -105,3 +114,100 @@ def test_a_long_caption_is_cut_with_a_warning_that_says_where(
 def test_words_never_seen_still_draw(tmp_path: Path, run_script: Script) -> None:
     arguments = ["--model", MODELS / "emoji", "--text", "zażółć 🐌 qwxyz", "--candidates", "1"]
     assert run_script(sample.main, *arguments, "--out", tmp_path)[0] == 0
+
+
+def test_the_record_has_the_command_that_draws_a_picture_alone(
+    tmp_path: Path, run_script: Script
+) -> None:
+    arguments = ["--model", MODELS / "emoji", "--text", "it's a red heart", "--guidance", "2"]
+    run_script(sample.main, *arguments, "--candidates", "3", "--top-k", "50", "--out", tmp_path)
+    folder = next(tmp_path.iterdir())
+    third = json.loads((folder / "samples.json").read_text())["candidates"][2]
+    python, script, *words = shlex.split(third["command"])
+    assert (python, script) == ("python", "sample.py")
+    status, _, error = run_script(sample.main, *words, "--out", tmp_path / "alone")
+    assert status == 0, error
+    pictures = [p for p in (tmp_path / "alone").rglob("*.png") if p.name != "grid.png"]
+    assert [picture.name for picture in pictures] == [third["file"]] == ["0-002.png"]
+    assert pictures[0].read_bytes() == (folder / third["file"]).read_bytes()
+
+
+def test_ctrl_c_keeps_the_batches_that_are_finished(
+    tmp_path: Path, run_script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = sample.TextToImage.batches
+
+    def interrupted(*arguments, **options):
+        for number, part in enumerate(batches(*arguments, **options)):
+            if number == stop:
+                raise KeyboardInterrupt
+            yield part
+
+    monkeypatch.setattr(sample.TextToImage, "batches", interrupted)
+    model = sample.load_text_to_image(MODELS / "shapes")
+    memory = str(2.5 * model.transformer.cache_bytes(1, 1) / 1e9)
+    arguments = ["--model", MODELS / "shapes", "--text", "a red star", "--memory", memory]
+    arguments += ["--candidates", "6", "--out", tmp_path]
+    stop = 2
+    status, printed, _ = run_script(sample.main, *arguments)
+    assert status == 130
+    assert "kept 4 candidates" in printed
+    assert "--first 4 --candidates 2 draws the rest" in printed
+    assert len(list(tmp_path.rglob("0-00*.png"))) == 4
+    stop = 0
+    status, _, error = run_script(sample.main, *arguments, "--seed", "1")
+    assert status == 130
+    assert "interrupted" in error
+    assert not list(tmp_path.rglob("1-00*.png"))
+
+
+def test_a_preview_is_written_row_by_row(
+    tmp_path: Path, run_script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    previews: list[bytes] = []
+    write = sample.write_preview
+
+    def watched(path: Path, *arguments) -> None:
+        write(path, *arguments)
+        previews.append(path.read_bytes())
+
+    monkeypatch.setattr(sample, "write_preview", watched)
+    arguments = ["--model", MODELS / "shapes", "--text", "a red star", "--candidates", "2"]
+    status, _, error = run_script(sample.main, *arguments, "--preview", "--out", tmp_path)
+    assert status == 0, error
+    assert len(previews) == 8
+    assert len(set(previews)) > 4
+    assert "8/8" in error
+
+
+def test_all_of_a_picture_kept_is_the_picture_and_its_likelihood_is_told(
+    tmp_path: Path, run_script: Script
+) -> None:
+    arguments = ["--model", MODELS / "shapes", "--text", "a red star", "--candidates", "1"]
+    run_script(sample.main, *arguments, "--out", tmp_path / "first")
+    picture = tmp_path / "first/a-red-star/0-000.png"
+    record = json.loads(picture.with_name("samples.json").read_text())
+    arguments += ["--image", picture]
+    run_script(sample.main, *arguments, "--keep-rows", "8", "--out", tmp_path / "second")
+    assert (tmp_path / "second/a-red-star/0-000.png").read_bytes() == picture.read_bytes()
+    status, printed, _ = run_script(sample.main, *arguments, "--log-likelihood")
+    assert status == 0
+    expected = record["candidates"][0]["log_likelihood"]
+    assert float(printed.split("log-likelihood ")[1].split()[0]) == pytest.approx(expected, abs=0.1)
+
+
+def test_a_record_is_believed_only_for_the_picture_it_is_of(
+    tmp_path: Path, run_script: Script
+) -> None:
+    arguments = ["--model", MODELS / "shapes", "--text", "a red star", "--candidates", "2"]
+    run_script(sample.main, *arguments, "--out", tmp_path)
+    folder = tmp_path / "a-red-star"
+    model = sample.load_text_to_image(MODELS / "shapes")
+    codes = json.loads((folder / "samples.json").read_text())["candidates"][0]["codes"]
+    assert sample.read_codes(model, folder / "0-000.png").tolist() == codes
+    (folder / "0-000.png").write_bytes((folder / "0-001.png").read_bytes())  # as if painted over
+    changed = sample.read_codes(model, folder / "0-000.png")
+    assert changed.tolist() != codes
+    assert torch.equal(changed, model.codes([open_picture(folder / "0-001.png")])[0])
+    (folder / "samples.json").write_text('{"candidates": [{"file": "0-001.png", "codes": "x"}]}')
+    assert torch.equal(sample.read_codes(model, folder / "0-001.png"), changed)

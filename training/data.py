@@ -28,6 +28,7 @@ from training.pictures import (
     centre_square,
     open_picture,
     to_array,
+    to_tensor,
 )
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
@@ -379,6 +380,25 @@ def batches(pictures: Pictures, order: Shuffled, workers: int = 0) -> Iterator[l
     return iter(loader)
 
 
+def shown_batches(
+    pictures: Pictures, order: Shuffled, workers: int = 0
+) -> Iterator[tuple[torch.Tensor, list[tuple[int, int]]]]:
+    """Yield pictures [B, 3, S, S] in [0, 1], and the (index, seed) keys of what they show.
+
+    A picture that could not be read was replaced by another: the key is that one's.
+    """
+    for keys, drawn in zip(order, batches(pictures, order, workers), strict=True):
+        shown = [(example.index, seed) for example, (_, seed) in zip(drawn, keys, strict=True)]
+        yield to_tensor([example.pixels for example in drawn]), shown
+
+
+def some_of(source: Source, limit: int) -> Subset:
+    """Return at most `limit` (0: all) of a source's records, always the same ones."""
+    count = min(limit or len(source), len(source))
+    chosen = np.random.default_rng(0).choice(len(source), count, replace=False)
+    return Subset(source, sorted(chosen.tolist()))
+
+
 def all_pictures(pictures: Pictures, limit: int = 0) -> list[np.ndarray]:
     """Return the first `limit` pictures (0: all), unaugmented or augmented with seed = index."""
     count = min(limit or len(pictures), len(pictures))
@@ -399,3 +419,10 @@ def vary_caption(record: Record, rng: np.random.Generator) -> str:
         words = [str(word) for word in rng.choice(record.keywords, count, replace=False)]
         caption = " ".join(words if rng.random() < 0.5 else [caption, *words])
     return with_artist(record._replace(caption=caption)) if rng.random() < 0.5 else caption
+
+
+def varied_captions(source: Source, keys: list[tuple[int, int]]) -> list[str]:
+    """Return captions for training for (index, seed) keys: a pure function of them."""
+    return [
+        vary_caption(source.record(index), np.random.default_rng((seed, 1))) for index, seed in keys
+    ]

@@ -1,0 +1,50 @@
+"""How well a dual encoder finds captions for pictures, and pictures for captions."""
+
+import torch
+from torch import Tensor
+
+from dual_encoder.checkpoint import Ranker
+from dual_encoder.examples import HeldOut
+from dual_encoder.loss import LossConfig, contrastive_loss
+
+RECALLS = (1, 5, 10)
+"""Recall@k is the share of queries whose own is among their k best."""
+
+
+def ranks(scores: Tensor, right: Tensor) -> Tensor:
+    """The rank, from 1, of each query's best right answer: scores and right [n, m] to [n].
+
+    A wrong answer that scores the same counts as a better one.
+    """
+    best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+    return ((scores >= best) & ~right).sum(dim=1) + 1
+
+
+def retrieval(images: Tensor, text: Tensor, captions: list[str]) -> dict[str, float]:
+    """Recalls and median ranks both ways, of features [n, E] whose rows i are pairs.
+
+    Where several pictures have the same caption, each of them is a right answer to it, and it to
+    each of them. `mean_recall` is the mean of the six recalls.
+    """
+    numbers = {caption: number for number, caption in enumerate(captions)}
+    labels = torch.tensor([numbers[caption] for caption in captions])
+    right = labels[:, None] == labels
+    scores = images @ text.T
+    figures: dict[str, float] = {}
+    for name, way in (("caption_to_picture", scores.T), ("picture_to_caption", scores)):
+        found = ranks(way, right)
+        for k in RECALLS:
+            figures[f"{name}_recall_{k}"] = (found <= k).double().mean().item()
+        figures[f"{name}_median_rank"] = found.double().quantile(0.5).item()
+    recalls = [value for key, value in figures.items() if "recall" in key]
+    return figures | {"mean_recall": sum(recalls) / len(recalls)}
+
+
+def measure(ranker: Ranker, held_out: HeldOut, loss: LossConfig) -> dict[str, float]:
+    """`retrieval` on held-out pairs, and their loss as one batch, in nats."""
+    images = ranker.image_features(held_out.pictures)
+    text = ranker.text_features(held_out.captions)
+    scale = ranker.model.scale().detach().cpu()
+    with torch.inference_mode():
+        value = contrastive_loss(images, text, scale, held_out.concepts, loss, alone=True)
+    return {"held_out_loss": value.item(), **retrieval(images, text, held_out.captions)}

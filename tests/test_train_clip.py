@@ -1,0 +1,240 @@
+"""A dual encoder's training end to end in miniature, its resumption, and its retrieval metrics."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import train_clip
+from dual_encoder.checkpoint import load_dual_encoder
+from dual_encoder.examples import HeldOut, concept, held_out_pairs
+from dual_encoder.loss import LossConfig, contrastive_loss
+from dual_encoder.metrics import measure, ranks, retrieval
+from training.checkpoint import read_training_state
+from training.data import DataConfig, FolderSource, Subset
+from training.errors import UserError
+from training.pictures import open_picture
+
+ROOT = Path(__file__).parents[1]
+
+TINY = [
+    *("model.embed_dim=8", "model.image_size=16", "model.patch_size=8", "model.vocab_size=300"),
+    *("model.text_length=12", "model.vision={width: 16, layers: 1, heads: 2}"),
+    *("model.text={width: 8, layers: 1, heads: 2}", "optimiser.lr=0.003", "run.log_every=1"),
+    *("data.held_out_share=0.3", "run.batch_size=4"),
+]
+
+
+@pytest.fixture
+def train(
+    picture_folder: Path, tmp_path: Path, run_script: Callable[..., tuple[int, str, str]]
+) -> Callable[..., tuple[int, str, str]]:
+    def run(name: str, *overrides: str) -> tuple[int, str, str]:
+        places = (f"data.path={picture_folder}", f"run.out={tmp_path / name}")
+        return run_script(train_clip.main, *TINY, *places, *overrides)
+
+    return run
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def states(folder: Path) -> dict[str, Any]:
+    average = load_file(folder / "checkpoint/model.safetensors")
+    return average | read_training_state(folder / "checkpoint")["trainer"]["model"]
+
+
+def test_pictures_and_captions_to_a_model_that_ranks(
+    train: Callable[..., Any], tmp_path: Path, picture_folder: Path
+) -> None:
+    status, printed, error = train("clip", "run.updates=4", "run.evaluate_every=2")
+    assert status == 0, error
+    assert "wrote" in printed
+    held_out = [line for line in lines(tmp_path / "clip") if "held_out_loss" in line]
+    assert [line["step"] for line in held_out] == [2, 4]
+    for way in ("caption_to_picture", "picture_to_caption"):
+        recalls = [held_out[-1][f"{way}_recall_{k}"] for k in (1, 5, 10)]
+        assert recalls == sorted(recalls)
+        assert held_out[-1][f"{way}_median_rank"] >= 1
+    assert open_picture(tmp_path / "clip/samples/0000004.png").width > 3 * 32
+    ranker = load_dual_encoder(tmp_path / "clip/model")
+    assert (
+        load_file(tmp_path / "clip/model/model.safetensors")["logit_scale"].dtype == torch.bfloat16
+    )
+    picture = open_picture(picture_folder / "00.png")
+    scores = ranker.image_features([picture]) @ ranker.text_features(["a red picture"]).T
+    assert scores.abs().item() <= 1
+
+
+def test_pairs_are_learned(train: Callable[..., Any], tmp_path: Path) -> None:
+    """The three colours of the pictures: the loss falls far below that of guessing, ln 6 = 1.79."""
+    options = [
+        "data.held_out_share=0",
+        "run.batch_size=6",
+        "text.bpe_dropout=0",
+        "optimiser.warmup_updates=10",
+    ]
+    train("clip", "run.updates=60", "optimiser.lr=0.01", "optimiser.decay_updates=60", *options)
+    losses = [line["loss"] for line in lines(tmp_path / "clip") if "loss" in line]
+    assert losses[0] > 1.6
+    assert sum(losses[-10:]) / 10 < 1.2
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_an_interrupted_run_equals_an_uninterrupted_one(
+    train: Callable[..., Any], tmp_path: Path, optimiser: str
+) -> None:
+    """With dropout of all kinds, and encoded in chunks."""
+    options = [
+        *("model.dropout=0.1", "model.patch_dropout=0.5", "text.bpe_dropout=0.5"),
+        *(
+            "chunk_pictures=3",
+            "loss.chunk=3",
+            f"optimiser.name={optimiser}",
+            "run.evaluate_every=2",
+        ),
+    ]
+    assert train("whole", "run.updates=6", *options)[0] == 0
+    assert train("parts", "run.updates=3", *options)[0] == 0
+    status, printed, _ = train("parts", "run.updates=6", *options)
+    assert status == 0
+    assert "resumed" in printed
+    whole, parts = states(tmp_path / "whole"), states(tmp_path / "parts")
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    kept = [[x for x in lines(tmp_path / n) if x["step"] != 3] for n in ("whole", "parts")]
+    assert kept[0] == kept[1]
+
+
+def test_chunks_train_the_same_model(train: Callable[..., Any], tmp_path: Path) -> None:
+    train("plain", "run.updates=3")
+    train("chunks", "run.updates=3", "chunk_pictures=3", "loss.chunk=1")
+    plain, chunks = (lines(tmp_path / name) for name in ("plain", "chunks"))
+    for ours, theirs in zip(plain, chunks, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_the_scale_never_leaves_its_bounds(train: Callable[..., Any], tmp_path: Path) -> None:
+    train("clip", "run.updates=5", "optimiser.lr=1.0", "optimiser.clip=1")
+    scales = [line["scale"] for line in lines(tmp_path / "clip") if "scale" in line]
+    assert max(scales) <= 100.001
+    assert states(tmp_path / "clip")["logit_scale"].exp() <= 100.001
+
+
+def test_fine_tuning_keeps_the_text_encoding_and_starts_from_the_weights(
+    train: Callable[..., Any], tmp_path: Path
+) -> None:
+    train("first", "run.updates=1")
+    init = f"init={tmp_path / 'first/model'}"
+    assert train("second", "run.updates=1", "optimiser.lr=1e-9", init)[0] == 0
+    before, after = (
+        load_file(tmp_path / n / "model/model.safetensors") for n in ("first", "second")
+    )
+    assert all(torch.allclose(before[name], after[name], atol=1e-3) for name in before)
+    texts = [(tmp_path / n / "model/text.json").read_text() for n in ("first", "second")]
+    assert texts[0] == texts[1]
+    status, _, error = train("third", "run.updates=1", "model.embed_dim=9", init)
+    assert status == 2
+    assert "this config needs" in error
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("model.patch_size=7", "model.patch_size=7 does not divide"),
+        ("model.vocab_size=200", "at least 256"),
+        ("loss.same_caption=maybe", "loss.same_caption"),
+        ("chunk_pictures=-1", "chunk_pictures"),
+        ("data.path=nowhere", "nowhere"),
+        ("init=nowhere", "nowhere"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line(
+    train: Callable[..., Any], option: str, named: str
+) -> None:
+    status, _, error = train("clip", "run.updates=1", option)
+    assert status == 2
+    assert error.startswith("error: ")
+    assert named in error
+    assert error.count("\n") == 1
+
+
+def test_concepts_are_those_of_the_plain_caption() -> None:
+    assert concept("A red  heart") == concept("a red heart ")
+    assert concept("a red heart") != concept("a blue heart")
+    assert -(2**63) <= concept("x") < 2**63
+
+
+def test_unreadable_held_out_pictures_are_left_out(picture_folder: Path) -> None:
+    (picture_folder / "03.png").write_bytes(b"no picture")
+    source = FolderSource(DataConfig(), str(picture_folder))
+    pairs = held_out_pairs(source, 16, 0)
+    assert len(pairs.pictures) == len(pairs.captions) == len(pairs.concepts) == 11
+    assert "a red picture, number 3" not in pairs.captions
+    assert {picture.size for picture in pairs.pictures} == {(16, 16)}
+    with pytest.raises(UserError, match="can be read"):
+        held_out_pairs(Subset(source, [3]), 16, 0)
+
+
+def test_ranks_count_ties_against_the_model() -> None:
+    scores = torch.tensor([[0.9, 0.1, 0.5], [0.5, 0.5, 0.5], [0.1, 0.9, 0.8]])
+    right = torch.eye(3, dtype=torch.bool)
+    assert ranks(scores, right).tolist() == [1, 3, 2]
+    right[2, 1] = True
+    assert ranks(scores, right).tolist() == [1, 3, 1]
+
+
+def test_recalls_of_known_features() -> None:
+    """Twelve pictures, whose captions point to the next: only equal captions are found at once."""
+    images = torch.eye(12)
+    text = images.roll(-1, dims=0)
+    captions = [f"{i}" for i in range(12)]
+    perfect = retrieval(images, images, captions)
+    assert perfect["mean_recall"] == 1
+    assert perfect["caption_to_picture_median_rank"] == 1
+    figures = retrieval(images, text, captions)
+    assert figures["picture_to_caption_recall_1"] == 0
+    assert figures["picture_to_caption_recall_10"] == 0
+    assert figures["picture_to_caption_median_rank"] == 12
+    paired = retrieval(images, text, [f"{(i + 1) // 2 % 6}" for i in range(12)])
+    assert paired["caption_to_picture_recall_1"] == 0.5
+    assert paired["picture_to_caption_recall_1"] == 0.5
+
+
+def test_measuring_takes_the_model_as_it_ships(train: Callable[..., Any], tmp_path: Path) -> None:
+    train("clip", "run.updates=1")
+    ranker = load_dual_encoder(tmp_path / "clip/model")
+    pictures = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
+    captions = ["red", "green", "blue"]
+    held_out = HeldOut(pictures, captions, torch.tensor([1, 2, 3]))
+    figures = measure(ranker, held_out, LossConfig(chunk=2))
+    features = ranker.image_features(pictures), ranker.text_features(captions)
+    expected = contrastive_loss(
+        *features, scale=ranker.model.scale(), concepts=held_out.concepts, config=LossConfig()
+    )
+    assert figures["held_out_loss"] == pytest.approx(expected.item())
+    assert figures["mean_recall"] == retrieval(*features, captions=captions)["mean_recall"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_measure(picture_folder: Path, tmp_path: Path) -> None:
+    """One process measures by itself while the other goes on: neither waits for ever."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train_clip.py"]
+    places = [f"data.path={picture_folder}", f"run.out={tmp_path / 'clip'}"]
+    options = ["run.updates=4", "run.evaluate_every=2", "run.batch_size=2", "chunk_pictures=1"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launch, *TINY, *places, *options]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, timeout=300, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert lines(tmp_path / "clip")[-1]["step"] == 4
+    load_dual_encoder(tmp_path / "clip/model")
