@@ -9,11 +9,12 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from dalle.checkpoint import load_text_to_image
+from dalle.checkpoint import RERANKER, load_text_to_image
 from dalle.generate import DRAW, Progress, fitting_batch
 from dalle.precision import PRECISIONS
 from dalle.record import make_folder, recorded_codes, slug, write, write_preview
-from dalle.text_to_image import Drawn, TextToImage, join
+from dalle.text_to_image import Drawn, TextToImage, join, select
+from dual_encoder.rank import cut as ranker_cut
 from training.errors import UserError, command
 from training.pictures import UnreadablePictureError, open_picture
 
@@ -38,6 +39,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "it, else 1, the paper's)",
     )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
+    parser.add_argument("--top", type=int, help="keep the best so many, as the reranker scores")
+    parser.add_argument(
+        "--rerank",
+        action=argparse.BooleanOptionalAction,
+        help="score the candidates and show the best first (default: where there is a reranker)",
+    )
+    parser.add_argument(
+        "--reranker", type=Path, help="a dual encoder's folder (default: MODEL/reranker)"
+    )
     parser.add_argument(
         "--preview", action="store_true", help="write preview.png anew after each row of codes"
     )
@@ -78,7 +88,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     options = parse_arguments()
     check(options)
-    model = load_text_to_image(options.model, options.precision, options.compile)
+    reranker = options.reranker if options.rerank is not False else None
+    model = load_text_to_image(options.model, options.precision, options.compile, reranker)
+    if model.reranker is None and (options.rerank or options.top):
+        raise UserError(f"{options.model} has no {RERANKER} to rank with: name one by --reranker")
     if options.guidance is None:
         options.guidance = model.guidance
     if cut := model.text.cut(options.text, model.transformer.config.text_length):
@@ -92,14 +105,29 @@ def main() -> int:
         return 0
     folder = make_folder(options.out / slug(options.text))
     drawn, stopped = draw(model, options, given, folder)
-    sheet, record = write(folder, options, drawn, given)
-    count = len(drawn.pictures)
+    count, scores = len(drawn.pictures), None
+    if model.reranker and options.rerank is not False:
+        options.reranker = options.reranker or options.model / RERANKER
+        drawn, scores = best_first(model, drawn, options)
+    sheet, record = write(folder, options, drawn, given, scores)
     if stopped:
         left = f"--first {options.first + count} --candidates {options.candidates - count}"
         print(f"interrupted: kept {count} candidates in {folder}; {left} draws the rest")
         return 130
-    print(f"wrote {count} candidates to {folder}, the grid {sheet} and {record}")
+    kept = f"the best {len(drawn.pictures)} of " if len(drawn.pictures) < count else ""
+    print(f"wrote {kept}{count} candidates to {folder}, the grid {sheet} and {record}")
     return 0
+
+
+def best_first(
+    model: TextToImage, drawn: Drawn, options: argparse.Namespace
+) -> tuple[Drawn, list[float]]:
+    """Return the candidates as the reranker orders them, --top at most, and their scores."""
+    if cut := ranker_cut(model.reranker, options.text) if model.reranker else None:
+        print(f"warning: the reranker's {cut}", file=sys.stderr)
+    scores = model.rank(drawn)
+    order = scores.argsort(descending=True, stable=True)[: options.top]
+    return select(drawn, order.tolist()), scores[order].tolist()
 
 
 def check(options: argparse.Namespace) -> None:
@@ -108,6 +136,10 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(f"candidates is {options.candidates}: write a number of at least 1")
     if options.first < 0:
         raise UserError(f"first is {options.first}: candidates are numbered from 0")
+    if options.top is not None and options.top < 1:
+        raise UserError(f"--top is {options.top}: write how many of the candidates to keep")
+    if options.top is not None and options.rerank is False:
+        raise UserError("--top keeps what the reranker likes best: leave --no-rerank out")
     if not (options.memory > 0 and math.isfinite(options.memory)):
         raise UserError(f"--memory is {options.memory}: write how many GB the caches may take")
     prompt = ("keep_rows", "redraw_from")

@@ -3,8 +3,10 @@
 model.safetensors  config.yaml   the transformer
 text.json                        the text encoding
 tokenizer/                       the image tokenizer, a folder of its own
+reranker/                        the dual encoder that scores what is drawn, if there is one
 """
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from dalle.precision import in_precision
 from dalle.text import TextTokenizer
 from dalle.text_to_image import TextToImage
 from dalle.transformer import Transformer, TransformerConfig
+from dual_encoder.checkpoint import load_dual_encoder
 from dvae.checkpoint import (
     SavedTokenizer,
     load_tokenizer,
@@ -33,7 +36,7 @@ from training.checkpoint import (
 from training.config import merge, read_yaml, to_yaml
 from training.errors import UserError
 
-TEXT, TOKENIZER = "text.json", "tokenizer"
+TEXT, TOKENIZER, RERANKER = "text.json", "tokenizer", "reranker"
 FINGERPRINT = "image_tokenizer"  # names the image tokenizer whose codes were learned
 
 
@@ -72,17 +75,23 @@ def save_text_to_image(folder: Path, model: TextToImage, tokenizer: SavedTokeniz
         )
         model.text.save(new / TEXT)
         save_tokenizer(new / TOKENIZER, model.tokenizer, tokenizer)
+        if (folder / RERANKER).is_dir():  # put there by hand: it outlives the next save
+            shutil.copytree(folder / RERANKER, new / RERANKER)
 
     write_folder(folder, contents)
 
 
 def load_text_to_image(
-    folder: str | Path, precision: str = "float32", compiled: bool = False
+    folder: str | Path,
+    precision: str = "float32",
+    compiled: bool = False,
+    reranker: str | Path | None = None,
 ) -> TextToImage:
     """Return a folder's models, in evaluation mode. Raises `UserError`.
 
     `precision` is that of the transformer (`dalle.precision`). `compiled` makes its decoding step
     several times faster, for half a minute of compiling at the first batch of each size.
+    `reranker` is a dual encoder's folder; by default it is the model folder's own, if it has one.
     """
     folder = Path(folder)
     weights = read_weights(folder)
@@ -107,4 +116,7 @@ def load_text_to_image(
         from dalle.compiled import compile_step  # it takes seconds to import
 
         step = compile_step(transformer)
-    return TextToImage(transformer, TextTokenizer.load(folder / TEXT), tokenizer, step)
+    if reranker is None and (folder / RERANKER).is_dir():
+        reranker = folder / RERANKER
+    ranker = load_dual_encoder(Path(reranker)) if reranker else None
+    return TextToImage(transformer, TextTokenizer.load(folder / TEXT), tokenizer, step, ranker)

@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +58,25 @@ def redraw_command(options: argparse.Namespace, candidate: int) -> str:
 
 
 def write(
-    folder: Path, options: argparse.Namespace, drawn: Drawn, given: Tensor | None
+    folder: Path,
+    options: argparse.Namespace,
+    drawn: Drawn,
+    given: Tensor | None,
+    scores: Sequence[float] | None = None,
 ) -> tuple[Path, Path]:
-    """Write candidates, grid and record; return the paths of the last two. Raises `UserError`."""
+    """Write candidates, grid and record; return the paths of the last two. Raises `UserError`.
+
+    `scores` are the reranker's, in whose order the candidates then come.
+    """
     likelihoods = drawn.log_likelihood.tolist()
+    shown = likelihoods if scores is None else scores
     try:
         names = [f"{options.seed}-{k:03d}.png" for k in drawn.candidates]
         for name, image in zip(names, drawn.pictures, strict=True):
             image.save(folder / name)
+        digits = 0 if scores is None else 1
         labels = [
-            f"#{k}  {value:.0f}" for k, value in zip(drawn.candidates, likelihoods, strict=True)
+            f"#{k}  {value:.{digits}f}" for k, value in zip(drawn.candidates, shown, strict=True)
         ]
         sheet(drawn.pictures, labels, options.text).save(folder / GRID)
         record = {
@@ -79,17 +89,24 @@ def write(
             "guidance": options.guidance,
             "precision": options.precision,
             "image": str(options.image) if options.image else None,
+            "reranker": str(options.reranker) if scores is not None else None,
             "kept_codes": 0 if given is None else int((given != DRAW).sum()),
             "candidates": [
                 {
                     "file": name,
                     "candidate": candidate,
                     "log_likelihood": value,
+                    "score": score,
                     "command": redraw_command(options, candidate),
                     "codes": codes,
                 }
-                for name, candidate, value, codes in zip(
-                    names, drawn.candidates, likelihoods, drawn.codes.tolist(), strict=True
+                for name, candidate, value, score, codes in zip(
+                    names,
+                    drawn.candidates,
+                    likelihoods,
+                    scores or [None] * len(names),
+                    drawn.codes.tolist(),
+                    strict=True,
                 )
             ],
         }

@@ -25,7 +25,10 @@ from dalle.generate import (
 )
 from dalle.text import TextTokenizer
 from dalle.transformer import Transformer
+from dual_encoder.checkpoint import Ranker
+from dual_encoder.rank import scores
 from dvae.tokenizer import ImageTokenizer
+from training.errors import UserError
 from training.pictures import centre_square, to_array, to_picture, to_tensor
 
 GUIDANCE = 4.0
@@ -35,7 +38,7 @@ BLANK = 0.85
 
 
 class Drawn(NamedTuple):
-    """N drawn pictures, a caption's candidates side by side."""
+    """N drawn pictures; from `generate` a caption's candidates stand side by side."""
 
     pictures: list[Image.Image]
     codes: Tensor
@@ -48,6 +51,19 @@ class Drawn(NamedTuple):
     """Each picture's seed, which with its candidate's number names it."""
     candidates: list[int]
     """Each picture's number among the candidates of its caption and seed."""
+
+
+def select(drawn: Drawn, order: Sequence[int]) -> Drawn:
+    """Return some of the pictures, in the order given."""
+    chosen = torch.tensor(order)
+    return Drawn(
+        [drawn.pictures[i] for i in order],
+        drawn.codes[chosen],
+        drawn.log_likelihood[chosen],
+        [drawn.captions[i] for i in order],
+        [drawn.seeds[i] for i in order],
+        [drawn.candidates[i] for i in order],
+    )
 
 
 def join(parts: Iterable[Drawn]) -> Drawn:
@@ -71,6 +87,8 @@ class TextToImage(NamedTuple):
     tokenizer: ImageTokenizer
     step: Step | None = None
     """How a code is decoded, where not as `generate_batches` has it."""
+    reranker: Ranker | None = None
+    """The dual encoder that scores what is drawn, if there is one."""
 
     def batches(
         self,
@@ -129,6 +147,18 @@ class TextToImage(NamedTuple):
 
     generate = at_once(batches, join)
     """`batches`, all of them in one."""
+
+    def rank(self, drawn: Drawn) -> Tensor:
+        """Return how well each picture fits its caption, [N], more is better (section 2.6).
+
+        Raises `UserError` where there is no reranker.
+        """
+        if self.reranker is None:
+            raise UserError("this model has no reranker: name a dual encoder's folder")
+        captions = list(dict.fromkeys(drawn.captions))
+        every = scores(self.reranker, drawn.pictures, captions)
+        own = torch.tensor([captions.index(caption) for caption in drawn.captions])
+        return every.gather(1, own[:, None])[:, 0]
 
     @property
     def guidance(self) -> float:
