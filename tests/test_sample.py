@@ -10,6 +10,9 @@ import pytest
 import torch
 
 import sample
+from dalle.text import TextTokenizer
+from dual_encoder.checkpoint import Ranker, save_dual_encoder
+from dual_encoder.model import DualEncoder, DualEncoderConfig, TowerConfig
 from training.pictures import open_picture
 
 Script = Callable[..., tuple[int, str, str]]
@@ -51,6 +54,9 @@ def test_the_shipped_models_draw(model: str, text: str, tmp_path: Path, run_scri
         (["--keep-rows", "2"], "--keep-rows and --redraw-from need --image"),
         (["--log-likelihood"], "--log-likelihood needs --image"),
         (["--first", "-1"], "first is -1"),
+        (["--top", "0"], "--top is 0"),
+        (["--top", "2", "--no-rerank"], "leave --no-rerank out"),
+        (["--reranker", "nowhere"], "no checkpoint folder nowhere"),
         (["--memory", "nan"], "--memory is nan"),
         (["--memory", "0"], "--memory is 0"),
         (["--candidates", "0", "--dry-run"], "candidates is 0"),
@@ -145,7 +151,7 @@ def test_ctrl_c_keeps_the_batches_that_are_finished(
 
     monkeypatch.setattr(sample.TextToImage, "batches", interrupted)
     model = sample.load_text_to_image(MODELS / "shapes")
-    memory = str(2.5 * model.transformer.cache_bytes(1, 1) / 1e9)
+    memory = str(model.transformer.cache_bytes(1, 2) / 1e9)
     arguments = ["--model", MODELS / "shapes", "--text", "a red star", "--memory", memory]
     arguments += ["--candidates", "6", "--out", tmp_path]
     stop = 2
@@ -211,3 +217,32 @@ def test_a_record_is_believed_only_for_the_picture_it_is_of(
     assert torch.equal(changed, model.codes([open_picture(folder / "0-001.png")])[0])
     (folder / "samples.json").write_text('{"candidates": [{"file": "0-001.png", "codes": "x"}]}')
     assert torch.equal(sample.read_codes(model, folder / "0-001.png"), changed)
+
+
+def test_the_reranker_puts_the_best_first(tmp_path: Path, run_script: Script) -> None:
+    text = TextTokenizer.load(MODELS / "shapes/text.json")
+    torch.manual_seed(0)
+    config = DualEncoderConfig(
+        *(8, 64, 16, TowerConfig(16, 1, 2), text.vocab_size + 2, 9, TowerConfig(16, 1, 2))
+    )
+    save_dual_encoder(tmp_path / "ranker", Ranker(DualEncoder(config), text))
+    arguments = ["--model", MODELS / "shapes", "--text", "a red star " * 4, "--candidates", "5"]
+    ranked = [*arguments, "--reranker", tmp_path / "ranker", "--out", tmp_path / "out"]
+    status, printed, error = run_script(sample.main, *ranked)
+    assert status == 0, error
+    assert "the reranker's caption of" in error
+    folder = next((tmp_path / "out").iterdir())
+    candidates = json.loads((folder / "samples.json").read_text())["candidates"]
+    scores = [candidate["score"] for candidate in candidates]
+    assert scores == sorted(scores, reverse=True)
+    assert sorted(candidate["candidate"] for candidate in candidates) == [0, 1, 2, 3, 4]
+    status, printed, _ = run_script(sample.main, *ranked[:-1], tmp_path / "top", "--top", "2")
+    assert "the best 2 of 5" in printed
+    top = json.loads(next((tmp_path / "top").rglob("samples.json")).read_text())["candidates"]
+    assert [entry["candidate"] for entry in top] == [c["candidate"] for c in candidates[:2]]
+    assert len(list((tmp_path / "top").rglob("0-*.png"))) == 2
+    plain = [*ranked[:-1], tmp_path / "plain", "--no-rerank"]
+    run_script(sample.main, *plain)
+    record = json.loads(next((tmp_path / "plain").rglob("samples.json")).read_text())
+    assert record["reranker"] is None
+    assert [entry["candidate"] for entry in record["candidates"]] == [0, 1, 2, 3, 4]

@@ -9,7 +9,10 @@ from PIL import Image
 
 from dalle.checkpoint import load_text_to_image
 from dalle.generate import DRAW, Progress
-from dalle.text_to_image import TextToImage, join
+from dalle.text_to_image import TextToImage, join, select
+from dual_encoder.checkpoint import Ranker
+from dual_encoder.model import DualEncoder, DualEncoderConfig, TowerConfig
+from dual_encoder.rank import rank
 from training.errors import UserError
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -37,8 +40,8 @@ def test_pictures_codes_likelihoods_and_seeds_of_several_captions(model: TextToI
 
 def test_memory_decides_the_batches_and_nothing_else(model: TextToImage) -> None:
     whole = model.generate("a red circle", 5)
-    one = model.transformer.cache_bytes(1, 1)
-    parts = list(model.batches("a red circle", 5, memory=one * 2))
+    one, two = (model.transformer.cache_bytes(1, n) for n in (1, 2))
+    parts = list(model.batches("a red circle", 5, memory=two))
     assert [len(part.pictures) for part in parts] == [2, 2, 1]
     assert torch.equal(join(parts).codes, whole.codes)
     assert join(parts).candidates == whole.candidates
@@ -91,3 +94,24 @@ def test_fewer_bits_draw_too() -> None:
     assert small.generate("a red circle", 2).codes.shape == (2, 64)
     with pytest.raises(UserError, match="precision is 'half'"):
         load_text_to_image(MODELS / "shapes", precision="half")
+
+
+def test_each_picture_is_ranked_under_its_own_caption(model: TextToImage) -> None:
+    drawn = model.generate(["a red circle", "a large blue square"], 2)
+    with pytest.raises(UserError, match="has no reranker"):
+        model._replace(reranker=None).rank(drawn)
+    torch.manual_seed(0)
+    config = DualEncoderConfig(
+        *(8, 64, 16, TowerConfig(16, 1, 2), model.text.vocab_size + 2, 30, TowerConfig(16, 1, 2))
+    )
+    ranker = Ranker(DualEncoder(config).eval(), model.text)
+    ranking = model._replace(reranker=ranker)
+    scores = ranking.rank(drawn)
+    for i, picture in enumerate(drawn.pictures):
+        expected = rank(ranker, [picture], drawn.captions[i])
+        torch.testing.assert_close(scores[i : i + 1], expected, rtol=1e-4, atol=1e-4)
+    order = scores.argsort(descending=True).tolist()
+    best = select(drawn, order[:3])
+    assert best.candidates == [drawn.candidates[i] for i in order[:3]]
+    assert torch.equal(best.codes, drawn.codes[order[:3]])
+    assert torch.equal(ranking.rank(best), scores[order[:3]])
