@@ -75,7 +75,7 @@ def main() -> None:
             save_picture(grid(pairs, columns=len(shown)), path)
 
     if accelerator.is_main_process:
-        saved = SavedTokenizer(config.tokenizer, config.model)
+        saved = SavedTokenizer(config.tokenizer, config.model, config.precision)
         save_tokenizer(run.folder / "tokenizer", trainer.average, saved)
         run.write(f"wrote {run.folder / 'tokenizer'}")
 

@@ -8,16 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from tqdm import tqdm
 
 from dual_encoder.checkpoint import Ranker
+from dual_encoder.metrics import RECALLS, ranks
 from training.data import Pictures, Source, with_artist
 from training.errors import UserError
 
 CLIP_SCORE_WEIGHT = 2.5
 """Stretches cosines to about 0 to 1 (Hessel et al. 2021, arXiv 2104.08718, section 3)."""
-RECALL_AT = (1, 5, 10)
 
 
 class Interval(NamedTuple):
@@ -35,7 +36,7 @@ class Score(NamedTuple):
     real: Interval
 
 
-class HeldOut(NamedTuple):
+class Scored(NamedTuple):
     """Held-out captions to draw, and real pictures to compare with."""
 
     captions: list[str]
@@ -46,7 +47,7 @@ class HeldOut(NamedTuple):
     """m other pictures; Fréchet distances are between m and m."""
 
 
-def choose_held_out(source: Source, count: int, size: int) -> HeldOut:
+def choose_held_out(source: Source, count: int, size: int) -> Scored:
     """Choose at most `count` captioned pictures, always the same, and as many others.
 
     Of a source of N there are min(count, N // 2) others. The pictures are brought to `size`, as for
@@ -61,7 +62,7 @@ def choose_held_out(source: Source, count: int, size: int) -> HeldOut:
     pictures = Pictures(source, size, None)
     chosen = [pictures[i, i] for i in order[:count]]
     others = order[-min(count, len(source) // 2) :]
-    return HeldOut(
+    return Scored(
         # A picture that could not be read was replaced by another, with that one's caption.
         [with_artist(source.record(example.index)) for example in chosen],
         [_picture(example.pixels) for example in chosen],
@@ -76,7 +77,7 @@ def _picture(pixels: np.ndarray) -> Image.Image:
 def scores(
     ranker: Ranker,
     drawn: Sequence[Image.Image],
-    held_out: HeldOut,
+    held_out: Scored,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Score]:
@@ -100,7 +101,7 @@ def scores(
         similarities = images @ words.T
         cosines = similarities.diagonal()
         values = {"clip_score": CLIP_SCORE_WEIGHT * cosines.clip(min=0), "cosine": cosines}
-        for k in RECALL_AT:
+        for k in RECALLS:
             if k < len(images):
                 to_picture = recalled(similarities.T, held_out.captions, k)
                 values[f"text_to_picture_recall_at_{k}"] = to_picture
@@ -123,9 +124,8 @@ def recalled(similarities: np.ndarray, captions: Sequence[str], k: int) -> np.nd
     """
     names = np.array(captions)
     right = names[:, None] == names[None, :]
-    best = np.where(right, similarities, -np.inf).max(axis=1, keepdims=True)
-    before = ((similarities >= best) & ~right).sum(axis=1)
-    return (before < k).astype(np.float64)
+    found = ranks(torch.from_numpy(similarities), torch.from_numpy(right))
+    return (found <= k).double().numpy()
 
 
 def mean_interval(values: np.ndarray, resamples: int, seed: int = 0) -> Interval:
@@ -207,7 +207,7 @@ def _compact(*parts: np.ndarray) -> list[np.ndarray]:
 def fid(
     features: Callable[[Sequence[Image.Image]], np.ndarray],
     drawn: Sequence[Image.Image],
-    held_out: HeldOut,
+    held_out: Scored,
     resamples: int = 1000,
 ) -> Score:
     """The Fréchet inception distance, with `features` of dual_encoder.inception; as above."""

@@ -1,11 +1,11 @@
-"""The paper's point, with our models: the best of more candidates, by a reranker's score, is better.
+"""The paper's point, with our models: the best of more candidates is better.
 
 python -m experiments.best_of --judge runs/clip-judge/model --out docs/best-of.png
 
 Shapes: the share of scenes that the checker finds right in everything, for the best of 1, 4, 16 and
 64 candidates by the reranker's score, by the transformer's own log-likelihood, and by the checker
-itself, which no choice can beat. Emoji: how often a picture finds its own caption among the held-out
-ones. Who finds is a dual encoder that did not choose, trained apart (`--judge`); the reranker's own
+itself, which no choice can beat. Emoji: how often a picture finds its own caption among those held
+out. Who finds is a dual encoder that did not choose, trained apart (`--judge`); the reranker's own
 verdict stands beside it, and flatters.
 """
 
@@ -65,7 +65,7 @@ def on_shapes(captions: int) -> dict[str, list[float]]:
 
 
 def on_emoji(captions: int, judge: Ranker) -> dict[str, list[float]]:
-    """Return the share of chosen pictures that find their caption, for each count, by who judges."""
+    """Return how chosen pictures find their captions, for each count, by who judges."""
     model = load_text_to_image("models/emoji")
     assert model.reranker
     data = DataConfig("datasets", "data/emoji/held_out_pairs.parquet", held_out_share=0)

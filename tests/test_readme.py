@@ -7,16 +7,24 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import classify
 import sample
+import search
+from train_clip import TrainDualEncoder
 from train_dalle import TrainDALLE
 from train_dvae import TrainDVAE
 from training.config import load_config
 
 ROOT = Path(__file__).parents[1]
-SCHEMAS = {"train_dvae.py": TrainDVAE, "train_dalle.py": TrainDALLE}
+SCHEMAS = {
+    "train_dvae.py": TrainDVAE,
+    "train_dalle.py": TrainDALLE,
+    "train_clip.py": TrainDualEncoder,
+}
 
 
 def commands(start: str) -> list[list[str]]:
@@ -57,6 +65,36 @@ def test_sample_commands_run(
             status, _, error = run_script(sample.main, *arguments, "--out", tmp_path)
             assert status == 0, error
     assert len(list(tmp_path.glob("*/grid.png"))) >= 2
+
+
+def test_the_python_that_it_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    monkeypatch.chdir(tmp_path)
+    code = code.replace('"models/', f'"{ROOT}/models/').replace("candidates=16", "candidates=2")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert (tmp_path / "heart.png").exists()
+    assert 0 <= int(names["best"]) < len(names["drawn"].pictures) == 4
+
+
+def test_its_rank_and_search_commands_run(
+    tmp_path: Path,
+    picture_folder: Path,
+    run_script: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    for arguments in commands("python classify.py"):
+        assert run_script(classify.main, *arguments)[0] == 0
+    (picture_folder / "1.png").write_bytes((picture_folder / "00.png").read_bytes())
+    places = {"my_pictures": picture_folder, "my.index": tmp_path / "index", "out/": tmp_path}
+    found = commands("python search.py")
+    assert len(found) == 3
+    for arguments in found:
+        for name, place in places.items():
+            arguments = [word.replace(name, str(place)) for word in arguments]
+        status, _, error = run_script(search.main, *arguments)
+        assert status == 0, error
 
 
 @pytest.mark.slow

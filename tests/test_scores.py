@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from dual_encoder.inception import Inception
 from dual_encoder.scores import (
-    HeldOut,
+    Scored,
     choose_held_out,
     frechet_distance,
     frechet_score,
@@ -115,10 +115,10 @@ def test_a_model_to_which_all_is_alike_recalls_nothing() -> None:
     assert not recalled(np.ones((20, 20)), [str(i) for i in range(20)], 10).any()
 
 
-def held_out() -> HeldOut:
+def held_out() -> Scored:
     captions = [f"a {colour} thing" for colour in COLOURS]
     real = [plain(colour) for colour in COLOURS]
-    return HeldOut(captions, real, real)
+    return Scored(captions, real, real)
 
 
 def test_right_pictures_reach_the_ceiling_and_wrong_ones_do_not() -> None:
