@@ -14,8 +14,12 @@ from dalle.checkpoint import TextToImage, load_text_to_image
 from dalle.examples import held_out_examples
 from dalle.generate import generate
 from dalle.metrics import held_out_losses
-from dual_encoder.checkpoint import Ranker, load_dual_encoder
+from dual_encoder.checkpoint import Ranker, is_dual_encoder, load_dual_encoder
+from dual_encoder.examples import held_out_pairs
 from dual_encoder.inception import Inception
+from dual_encoder.loss import LossConfig
+from dual_encoder.metrics import classification
+from dual_encoder.metrics import measure as retrieval_figures
 from dual_encoder.scores import Interval, Score, choose_held_out, fid, scores
 from dvae.checkpoint import load_tokenizer
 from dvae.metrics import measure
@@ -28,7 +32,9 @@ from training.pictures import to_picture, to_tensor
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path, help="a text-to-image model's or a tokenizer's folder")
+    parser.add_argument(
+        "model", type=Path, help="folder of a text-to-image model, a tokenizer or a dual encoder"
+    )
     parser.add_argument(
         "--config", type=Path, help="training config whose held-out data is measured on"
     )
@@ -57,6 +63,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 @command
 def main() -> None:
     options = parse_arguments()
+    if is_dual_encoder(options.model):
+        report(options, on_pairs(options), {})
+        return
     model: TextToImage | None = None
     if (options.model / "tokenizer").is_dir() and (options.model / "text.json").exists():
         model = load_text_to_image(options.model)
@@ -76,6 +85,13 @@ def main() -> None:
         scored = on_scores(options, model, *scorers)
     if not figures:
         raise UserError("nothing to measure: give --config, --checker or both")
+    report(options, figures, scored)
+
+
+def report(
+    options: argparse.Namespace, figures: dict[str, float], scored: dict[str, Score]
+) -> None:
+    """Print figures and scores, and write them to --json."""
     width = max(map(len, [*figures, *scored]))
     for name, value in figures.items():
         print(f"{name:<{width}}  {value:.4f}")
@@ -128,6 +144,21 @@ def open_held_out(options: argparse.Namespace) -> Source:
     if options.held_out:
         data.held_out_path = options.held_out
     return open_sources(data)[1]
+
+
+def on_pairs(options: argparse.Namespace) -> dict[str, float]:
+    """Measure how a dual encoder finds and tells apart a config's held-out pairs."""
+    if not options.config:
+        raise UserError("a dual encoder is measured on a config's held-out pairs: give --config")
+    if options.checker or options.scores:
+        raise UserError("--checker and --scores are for models that draw")
+    ranker = load_dual_encoder(options.model)
+    size = ranker.model.config.image_size
+    pairs = held_out_pairs(captioned(open_held_out(options)), size, options.pictures)
+    figures = retrieval_figures(ranker, pairs, LossConfig())
+    words = ranker.text_features(pairs.captions)
+    images = ranker.image_features(pairs.pictures)
+    return figures | {"classification_of_100": classification(images, words, pairs.captions)}
 
 
 def on_held_out(

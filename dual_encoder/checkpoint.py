@@ -75,6 +75,11 @@ def save_dual_encoder(folder: Path, ranker: Ranker, dtype: torch.dtype = torch.b
     write_folder(folder, contents)
 
 
+def is_dual_encoder(folder: Path) -> bool:
+    """Whether a folder says that it holds a dual encoder."""
+    return (folder / CONFIG).is_file() and "dual_encoder" in read_yaml(folder / CONFIG)
+
+
 def load_dual_encoder(folder: Path) -> Ranker:
     """Return a folder's dual encoder in float32, in evaluation mode. Raises `UserError`."""
     weights = read_weights(folder)

@@ -40,6 +40,26 @@ def retrieval(images: Tensor, text: Tensor, captions: list[str]) -> dict[str, fl
     return figures | {"mean_recall": sum(recalls) / len(recalls)}
 
 
+def classification(
+    images: Tensor, text: Tensor, captions: list[str], among: int = 100, seed: int = 0
+) -> float:
+    """The share of pictures, features [n, E], whose own caption beats `among` - 1 others.
+
+    `text` [n, E] are the features of their captions. The others are drawn for each picture from
+    those that say something else; all of them where there are fewer.
+    """
+    first = {caption: i for i, caption in reversed(list(enumerate(captions)))}
+    rows = torch.tensor(list(first.values()))
+    own = torch.tensor([list(first).index(caption) for caption in captions])
+    scores = images @ text[rows].T
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.rand(scores.shape, generator=generator).scatter(1, own[:, None], -1.0)
+    chosen = order.argsort(dim=1)[:, :among]  # the own one first
+    others = scores.gather(1, chosen[:, 1:])
+    best = others.amax(dim=1) if others.shape[1] else torch.full((len(images),), -torch.inf)
+    return (scores.gather(1, own[:, None])[:, 0] > best).double().mean().item()
+
+
 def measure(ranker: Ranker, held_out: HeldOut, loss: LossConfig) -> dict[str, float]:
     """`retrieval` on held-out pairs, and their loss as one batch, in nats."""
     images = ranker.image_features(held_out.pictures)

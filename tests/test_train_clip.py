@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import evaluate
 import train_clip
 from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.examples import HeldOut, concept, held_out_pairs
 from dual_encoder.loss import LossConfig, contrastive_loss
-from dual_encoder.metrics import measure, ranks, retrieval
+from dual_encoder.metrics import classification, measure, ranks, retrieval
 from training.checkpoint import read_training_state
 from training.data import DataConfig, FolderSource, Subset
 from training.errors import UserError
@@ -238,3 +239,41 @@ def test_two_processes_train_and_measure(picture_folder: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert lines(tmp_path / "clip")[-1]["step"] == 4
     load_dual_encoder(tmp_path / "clip/model")
+
+
+def test_classification_counts_pictures_whose_own_caption_beats_the_others() -> None:
+    text = torch.eye(4)
+    captions = ["a", "b", "c", "c"]
+    text[3] = text[2]
+    images = torch.tensor([[2.0, 1, 0, 0], [2, 1, 0, 0], [0, 0, 1, 0], [1, 0, 1.0, 0]])
+    assert classification(images, text, captions) == 0.5  # the last one ties, which is no win
+    assert classification(images, text, captions, among=1) == 1
+    many = torch.eye(50)
+    names = [str(i) for i in range(50)]
+    assert classification(many, many, names, among=10) == 1
+    # A caption that beats the own one is among 9 others of 49 in about a fifth of the draws.
+    rival = many + 2 * many.roll(1, dims=0)
+    share = classification(rival, many, names, among=10)
+    assert 0.6 < share < 1
+
+
+def test_evaluate_measures_a_dual_encoder(
+    train: Callable[..., Any],
+    tmp_path: Path,
+    picture_folder: Path,
+    run_script: Callable[..., tuple[int, str, str]],
+) -> None:
+    train("clip", "run.updates=2")
+    config = tmp_path / "data.yaml"
+    config.write_text(f"data: {{path: {picture_folder}, held_out_share: 0.5}}")
+    folder = tmp_path / "clip/model"
+    arguments = [folder, "--config", config, "--json", tmp_path / "figures.json"]
+    status, printed, error = run_script(evaluate.main, *arguments)
+    assert status == 0, error
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert 0 <= figures["classification_of_100"] <= 1
+    assert "caption_to_picture_recall_1" in printed
+    for wrong, named in (([], "--config"), (["--config", config, "--checker", "3"], "--checker")):
+        status, _, error = run_script(evaluate.main, folder, *wrong)
+        assert status == 2
+        assert named in error
