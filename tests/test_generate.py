@@ -199,12 +199,13 @@ def test_top_1_takes_the_likeliest_code_every_time(model):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("prefix", [0, 5])
-def test_guided_drawing_is_that_of_full_passes_with_and_without_the_caption(prefix):
+@pytest.mark.parametrize(("prefix", "batch_size"), [(0, 3), (5, 3), (5, 1), (0, 8)])
+def test_guided_drawing_is_that_of_full_passes_with_and_without_the_caption(prefix, batch_size):
     model = build(depth=3, text_drop=0.2)
     text, codes = inputs(model)
     kept = codes[0, :prefix]
-    drawn = generate(model, text, 2, top_k=1, guidance_scale=3.0, given=kept, batch_size=3)
+    options = {"given": kept, "batch_size": batch_size}
+    drawn = generate(model, text, 2, top_k=1, guidance_scale=3.0, **options)
     repeated = text.repeat_interleave(2, dim=0)
     _, own = model.logits(repeated, drawn.codes)
     _, free = model.logits(torch.full_like(repeated, PADDING), drawn.codes)
