@@ -53,6 +53,7 @@ def compile_step(model: Transformer) -> Step:
     known: set[int] = set()  # numbers of rows
 
     def step(codes: Tensor, index: Tensor, stores: Sequence[Slots]) -> Tensor:
+        codes = codes.contiguous()  # other strides would be another program
         if len(codes) in known:
             return compiled(codes, index, list(stores)).clone()
         if cuda:  # a graph may only write to memory that stays where it is
