@@ -184,6 +184,9 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="8 and 64 candidates alone")
     parser.add_argument("--peer", default="", help="command line of another implementation")
+    parser.add_argument(
+        "--candidates", type=int, nargs="+", default=CANDIDATES, help="counts, 8 and 64 among them"
+    )
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)  # stream, way, candidates
     options = parser.parse_args()
     if options.peak:
@@ -191,7 +194,7 @@ def main() -> None:
         return
     rates = {name: ceiling(getattr(torch, name)) for name in ("float32", "bfloat16")}
     width = bandwidth()
-    counts = (8, 64) if options.quick else CANDIDATES
+    counts = (8, 64) if options.quick else tuple(options.candidates)
     ways = ("eager", "dense", "recompute") if options.quick else WAYS
     table: list[dict[str, object]] = []
     found: dict[tuple[str, str, int], dict[str, float]] = {}
