@@ -1,6 +1,7 @@
-"""The paper's point, with our models: the best of more candidates is better.
+r"""The paper's point, with our models: the best of more candidates is better.
 
-python -m experiments.best_of --judge runs/clip-judge/model --out docs/best-of.png
+python -m experiments.best_of --judge runs/clip-judge/model --record runs/best-of.json \
+    --out docs/best-of.png
 
 Shapes: the share of scenes that the checker finds right in everything, for the best of 1, 4, 16 and
 64 candidates by the reranker's score, by the transformer's own log-likelihood, and by the checker
@@ -125,14 +126,22 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, required=True, help="a dual encoder trained apart")
     parser.add_argument("--out", type=Path, required=True, help="picture to write")
     parser.add_argument("--captions", type=int, default=200, help="captions of each corpus")
+    parser.add_argument("--record", type=Path, required=True, help="JSON; what it has stays")
+    parser.add_argument("--only", choices=("shapes", "emoji"), help="draw one corpus, no picture")
     options = parser.parse_args()
-    shapes = on_shapes(options.captions)
-    emoji = on_emoji(options.captions, load_dual_encoder(options.judge))
+    record = json.loads(options.record.read_text("utf-8")) if options.record.exists() else {}
+    if options.only != "emoji" and "shapes" not in record:
+        record["shapes"] = on_shapes(options.captions)
+    if options.only != "shapes" and "emoji" not in record:
+        record["emoji"] = on_emoji(options.captions, load_dual_encoder(options.judge))
+    options.record.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    if options.only:
+        return
+    shapes, emoji = record["shapes"], record["emoji"]
     plot(shapes, emoji, options.out)
     print(f"{'the best of':<30}" + "".join(f"{count:>8}" for count in COUNTS))
     for name, values in [*shapes.items(), *emoji.items()]:
         print(f"{name:<30}" + "".join(f"{value:>8.3f}" for value in values))
-    print(json.dumps({"counts": COUNTS, "shapes": shapes, "emoji": emoji}))
 
 
 if __name__ == "__main__":
