@@ -169,3 +169,11 @@ def test_every_ablation_is_a_config(name: str) -> None:
     config = load_config(TrainDVAE, "", ["--config", str(CONFIGS / "dvae/emoji.yaml"), *overrides])
     with torch.device("meta"):
         TOKENIZERS[config.tokenizer][1](config.model)
+
+
+def test_a_bare_no_is_the_precision_of_that_name() -> None:
+    """YAML reads it as false."""
+    config = load_config(TrainDVAE, "", ["run.mixed_precision=no"])
+    assert config.run.mixed_precision == "no"
+    with pytest.raises(UserError, match="use no, bf16, fp16"):
+        load_config(TrainDVAE, "", ["run.mixed_precision=true"])

@@ -66,6 +66,8 @@ class RunConfig:
         for name in ("updates", "batch_size", "log_every", "evaluate_every", "save_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"run.{name} must be at least 1")
+        if self.mixed_precision == "False":  # what YAML makes of a bare no
+            self.mixed_precision = "no"
         if self.mixed_precision not in PRECISIONS:
             raise UserError(
                 f"run.mixed_precision is {self.mixed_precision!r}; use {', '.join(PRECISIONS)}"
