@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from dalle.examples import TextConfig, run_text
 from dual_encoder.checkpoint import Ranker, save_dual_encoder
 from dual_encoder.examples import HeldOut, fresh_pairs, held_out_pairs
@@ -78,7 +80,8 @@ def main() -> None:
     pictures = Pictures(train, size, config.data.augment)
     order = run.order(len(pictures))
     examples = fresh_pairs(
-        pictures, order, config.data.workers, text, config.model, config.text.bpe_dropout
+        *(pictures, order, config.data.workers, text, config.model, config.text.bpe_dropout),
+        config.loss.confusable,
     )
     measured = held_out_pairs(held_out, size, config.held_out_pictures)
     ranker = Ranker(trainer.average, text)
@@ -89,9 +92,12 @@ def main() -> None:
     )
 
     for _ in run.updates():
-        images, words, concepts = (tensor.to(device) for tensor in next(examples))
-        features = trainer.model(images, words, config.chunk_pictures)
-        loss = contrastive_loss(*features, concepts=concepts, config=config.loss)
+        images, words, concepts, wrong = (tensor.to(device) for tensor in next(examples))
+        seen, read, scale = trainer.model(images, torch.cat([words, wrong]), config.chunk_pictures)
+        right, nearly = read[: len(words)], read[len(words) :]
+        # A caption that nothing could be exchanged in is no negative of its own picture.
+        negatives = (nearly, (words != wrong).any(dim=1)) if len(wrong) else None
+        loss = contrastive_loss(seen, right, scale, concepts, config.loss, wrong=negatives)
         lr, value = trainer.lr, trainer.update(loss)
         encoder.limit_scale()
         run.log({"lr": lr, "loss": value, "scale": encoder.scale()})

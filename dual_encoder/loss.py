@@ -3,7 +3,7 @@
 Shapes: b pairs of this process, B of all processes together, E the width of the shared space.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, distributed
@@ -24,6 +24,10 @@ class LossConfig:
     same_caption: str = "negative"
     """Other pairs of one caption in a batch: negative (CLIP), ignored, or shared (targets spread
     evenly over them)."""
+    confusable: list[list[str]] = field(default_factory=list)
+    """Lists of words that make a caption wrong in one another's place, "cyan|turquoise" for words
+    that mean the same. Each picture then also has its caption with a word exchanged as a negative
+    (Yuksekgonul et al. 2022, arXiv 2210.01936); empty: CLIP."""
 
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""
@@ -33,6 +37,8 @@ class LossConfig:
             raise UserError(
                 f"loss.same_caption is {self.same_caption!r}; use one of {', '.join(SAME_CAPTION)}"
             )
+        if any(len(words) < 2 for words in self.confusable):
+            raise UserError("loss.confusable: each list needs two words or more to exchange")
 
 
 def contrastive_loss(
@@ -42,6 +48,7 @@ def contrastive_loss(
     concepts: Tensor,
     config: LossConfig,
     alone: bool = False,
+    wrong: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """The mean over pairs of both cross-entropies, picture to caption and caption to picture.
 
@@ -50,7 +57,8 @@ def contrastive_loss(
     processes, all of which hold as many pairs, each returns the mean over its own pairs against
     all B: the average of these over processes, and that of their gradients, which is what
     DistributedDataParallel takes, are the loss and the gradient of the whole batch. `alone` leaves
-    the other processes out, where one measures by itself.
+    the other processes out, where one measures by itself. `wrong` are one more negative of each
+    picture: features [b, E] of a caption that is not its own, and whether there is one, bool [b].
     """
     width, first = images.shape[1], 0
     pairs, all_concepts = torch.cat([images, text], dim=1), concepts
@@ -62,8 +70,11 @@ def contrastive_loss(
     total = images.new_zeros(())
     for queries, keys in ((images, pairs[:, width:]), (text, pairs[:, :width])):
         parts = zip(queries.split(rows), own.split(rows), concepts.split(rows), strict=True)
-        for part in parts:
-            arguments = (*part, keys, all_concepts, scale, config.same_caption)
+        for number, part in enumerate(parts):
+            extra = None
+            if wrong is not None and queries is images:
+                extra = tuple(each.split(rows)[number] for each in wrong)
+            arguments = (*part, keys, all_concepts, scale, config.same_caption, extra)
             if rows < len(images):
                 # Computed once more in the backward pass, so that one chunk exists at a time.
                 total = total + checkpoint(
@@ -82,17 +93,26 @@ def _cross_entropy(
     all_concepts: Tensor,
     scale: Tensor,
     same_caption: str,
+    wrong: tuple[Tensor, ...] | None,
 ) -> Tensor:
     """The sum over queries [n, E] of the cross-entropy of their own key's place, `own` [n]."""
     logits = scale * queries @ keys.T
+    if wrong is not None:
+        features, there = wrong
+        last = (scale * (queries * features).sum(dim=1)).masked_fill(~there, -torch.inf)
+        logits = torch.cat([logits, last[:, None]], dim=1)
+        all_concepts = torch.cat([all_concepts, all_concepts.new_zeros(1)])
     if same_caption == "negative":
         return F.cross_entropy(logits, own, reduction="sum")
     equal = concepts[:, None] == all_concepts
+    if wrong is not None:
+        equal[:, -1] = False
     if same_caption == "ignored":
         others = equal.scatter(1, own[:, None], False)
         return F.cross_entropy(logits.masked_fill(others, -torch.inf), own, reduction="sum")
     shares = equal.to(logits.dtype) / equal.sum(dim=1, keepdim=True)
-    return F.cross_entropy(logits, shares, reduction="sum")
+    # Not a product with the logarithms: 0 times minus infinity, where there is no wrong caption.
+    return -logits.log_softmax(dim=1).masked_fill(~equal, 0).mul(shares).sum()
 
 
 def gather(rows: Tensor) -> Tensor:

@@ -50,6 +50,34 @@ def test_value_and_gradients_are_those_of_the_formula(n, chunk, same_caption) ->
         torch.testing.assert_close(ours.grad, reference.grad)
 
 
+@pytest.mark.parametrize("same_caption", SAME_CAPTION)
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_a_wrong_caption_is_one_more_negative_of_its_picture_alone(same_caption, chunk) -> None:
+    concepts = torch.tensor([0, 1, 0, 2, 3])
+    inputs, expected_inputs = features(5), features(5)
+    torch.manual_seed(1)
+    nearly = F.normalize(torch.randn(5, 5, dtype=torch.float64), dim=-1).requires_grad_()
+    there = torch.tensor([True, False, True, True, False])
+    config = LossConfig(chunk, same_caption)
+    loss = contrastive_loss(*inputs, concepts=concepts, config=config, wrong=(nearly, there))
+    loss.backward()
+    images, text, scale = expected_inputs
+    expected = by_hand(*expected_inputs, concepts=concepts, same_caption=same_caption)
+    for i in range(5):  # log-sum-exp over one more, in the direction from picture to caption
+        kept = [
+            j for j in range(5) if same_caption != "ignored" or j == i or concepts[j] != concepts[i]
+        ]
+        scores = scale * images[i] @ text[kept].T
+        more = torch.cat([scores, (scale * images[i] @ nearly[i])[None]]) if there[i] else scores
+        expected = expected + (more.logsumexp(0) - scores.logsumexp(0)) / 10
+    torch.testing.assert_close(loss, expected)
+    expected.backward()
+    for ours, reference in zip(inputs, expected_inputs, strict=True):
+        torch.testing.assert_close(ours.grad, reference.grad)
+    assert nearly.grad is not None
+    assert (nearly.grad.abs().sum(dim=1) > 0).equal(there)
+
+
 def test_the_default_is_clips_cross_entropy() -> None:
     images, text, scale = features(6)
     logits, places = scale * images @ text.T, torch.arange(6)
@@ -86,6 +114,8 @@ def test_similarities_are_held_a_chunk_at_a_time() -> None:
 def test_impossible_options_are_refused() -> None:
     with pytest.raises(UserError, match="use one of negative, ignored, shared"):
         LossConfig(same_caption="positive").validate()
+    with pytest.raises(UserError, match=r"loss\.confusable"):
+        LossConfig(confusable=[["red"]]).validate()
     with pytest.raises(UserError, match=r"loss\.chunk"):
         LossConfig(chunk=-1).validate()
 

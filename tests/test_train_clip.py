@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 import evaluate
 import train_clip
 from dual_encoder.checkpoint import load_dual_encoder
-from dual_encoder.examples import HeldOut, concept, held_out_pairs
+from dual_encoder.examples import HeldOut, concept, confused, held_out_pairs
 from dual_encoder.loss import LossConfig, contrastive_loss
 from dual_encoder.metrics import classification, measure, ranks, retrieval
 from training.checkpoint import read_training_state
@@ -277,3 +278,30 @@ def test_evaluate_measures_a_dual_encoder(
         status, _, error = run_script(evaluate.main, folder, *wrong)
         assert status == 2
         assert named in error
+
+
+def test_captions_are_made_wrong_by_words_of_one_list() -> None:
+    lists = [["red", "blue|azure", "green"], ["left", "right"]]
+    caption = "a red disc left of an azure box"
+    rng = np.random.default_rng(0)
+    seen = {confused(caption, lists, rng) for _ in range(300)}
+    assert seen == {
+        "a azure disc left of an red box",
+        "a blue disc left of an azure box",
+        "a green disc left of an azure box",
+        "a red disc left of an red box",
+        "a red disc left of an green box",
+        "a red disc right of an azure box",
+    }
+    assert confused("a box", lists, rng) == "a box"
+    assert confused(caption, [], rng) == caption
+
+
+def test_wrong_captions_train(train: Callable[..., Any], tmp_path: Path) -> None:
+    words = "loss.confusable=[[red,green,blue]]"
+    status, _, error = train("clip", "run.updates=3", words, "chunk_pictures=2")
+    assert status == 0, error
+    plain = train("plain", "run.updates=3", "chunk_pictures=2")
+    assert plain[0] == 0
+    first = [lines(tmp_path / name)[0]["loss"] for name in ("clip", "plain")]
+    assert first[0] > first[1]
