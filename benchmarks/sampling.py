@@ -212,7 +212,7 @@ def main() -> None:
                     rate = rates["bfloat16" if way in PRECISIONS else "float32"]
                     least = floor_seconds(model, candidates, PRECISIONS.get(way, 4), rate, width)
                     figures["floor_share"] = least * 1e3 / figures["step_ms"]
-                if way in ("eager", "dense"):
+                if way in ("eager", "dense") and not options.quick:
                     arguments = ("--peak", stream, way, candidates)
                     figures["peak_mb"] = in_new_process("benchmarks.sampling", *arguments)
                 found[stream, way, candidates] = figures

@@ -18,6 +18,11 @@ ROOT = Path(__file__).parents[1]
             "attention --quick --rounds 1",
             "row_vs_masked column_vs_masked conv_vs_masked row_vs_causal column_vs_causal",
         ),
+        (
+            "sampling --quick",
+            "vs_dense_cache_64 cache_memory_vs_dense last_row_vs_first floor_share_64",
+        ),
+        ("startup --quick", "target_vs_first_picture"),
         ("growth --quick --rounds 1", "row_vs_dense column_vs_dense conv_vs_dense"),
     ],
 )
