@@ -35,4 +35,4 @@ def test_the_shapes_reranker_tells_scenes_apart() -> None:
     captions = [described_scene("test", 7, i)[1] for i in range(200)]
     images = ranker.image_features([picture for picture, _ in pairs])
     words = ranker.text_features(captions)
-    assert classification(images, words, captions) > 0.9
+    assert classification(images, words, captions) > 0.8
