@@ -1,4 +1,4 @@
-"""A sheet of samples: a row of candidates for each caption, none picked out.
+"""A sheet of samples: the first candidates of each caption, or with --best-of the best ones.
 
 python -m experiments.sample_sheet --model models/emoji --out docs/samples-emoji.png CAPTION ...
 """
@@ -6,8 +6,10 @@ python -m experiments.sample_sheet --model models/emoji --out docs/samples-emoji
 import argparse
 from pathlib import Path
 
+import torch
+
 from dalle.checkpoint import load_text_to_image
-from dalle.generate import generate
+from dalle.text_to_image import select
 from training.errors import command
 from training.grids import grid, save_picture
 
@@ -19,28 +21,31 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("models/emoji"), help="model folder")
     parser.add_argument("--out", type=Path, required=True, help="picture to write")
     parser.add_argument("--candidates", type=int, default=4, help="pictures of each caption")
+    parser.add_argument("--best-of", type=int, default=0, help="choose them among so many")
     parser.add_argument("--across", type=int, default=2, help="captions in a row")
     parser.add_argument("--seed", type=int, default=0, help="seed of all captions")
     parser.add_argument("--temperature", type=float, default=1.0, help="1 is the paper's")
     parser.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest share p")
-    parser.add_argument("--guidance", type=float, default=1.0, help="1 is the paper's")
+    parser.add_argument("--guidance", type=float, help="default: as sample.py")
     options = parser.parse_args()
     model = load_text_to_image(options.model)
-    tokens = model.text.encode(options.captions, model.transformer.config.text_length)
-    drawn = generate(
-        model.transformer,
-        tokens,
-        options.candidates,
+    drawn = model.generate(
+        options.captions,
+        max(options.candidates, options.best_of),
         seed=options.seed,
         temperature=options.temperature,
         top_p=options.top_p,
-        guidance_scale=options.guidance,
+        guidance=options.guidance,
     )
+    if options.best_of:
+        ranked = model.rank(drawn).view(len(options.captions), -1).argsort(dim=1, descending=True)
+        first = torch.arange(len(options.captions))[:, None] * options.best_of
+        drawn = select(drawn, (ranked[:, : options.candidates] + first).flatten().tolist())
     labels = [
         caption if k == 0 else "" for caption in options.captions for k in range(options.candidates)
     ]
     columns = options.across * options.candidates
-    save_picture(grid(model.pictures(drawn.codes), columns, labels), options.out)
+    save_picture(grid(drawn.pictures, columns, labels), options.out)
 
 
 if __name__ == "__main__":
