@@ -35,7 +35,10 @@ def test_the_shipped_models_draw(model: str, text: str, tmp_path: Path, run_scri
         assert len(np.unique(np.asarray(image))) > 20
     again = tmp_path / "again"
     run_script(sample.main, *arguments, "--candidates", "1", "--out", again)
-    name = record["candidates"][0]["file"]
+    assert record["reranker"] == str(MODELS / model / "reranker")
+    scores = [candidate["score"] for candidate in record["candidates"]]
+    assert scores == sorted(scores, reverse=True)
+    name = "5-000.png"
     first, second = (open_picture(f / name) for f in (folder, next(again.iterdir())))
     assert first.tobytes() == second.tobytes()
 
@@ -128,7 +131,8 @@ def test_the_record_has_the_command_that_draws_a_picture_alone(
     arguments = ["--model", MODELS / "emoji", "--text", "it's a red heart", "--guidance", "2"]
     run_script(sample.main, *arguments, "--candidates", "3", "--top-k", "50", "--out", tmp_path)
     folder = next(tmp_path.iterdir())
-    third = json.loads((folder / "samples.json").read_text())["candidates"][2]
+    candidates = json.loads((folder / "samples.json").read_text())["candidates"]
+    third = next(candidate for candidate in candidates if candidate["candidate"] == 2)
     python, script, *words = shlex.split(third["command"])
     assert (python, script) == ("python", "sample.py")
     status, _, error = run_script(sample.main, *words, "--out", tmp_path / "alone")
@@ -209,7 +213,8 @@ def test_a_record_is_believed_only_for_the_picture_it_is_of(
     run_script(sample.main, *arguments, "--out", tmp_path)
     folder = tmp_path / "a-red-star"
     model = sample.load_text_to_image(MODELS / "shapes")
-    codes = json.loads((folder / "samples.json").read_text())["candidates"][0]["codes"]
+    candidates = json.loads((folder / "samples.json").read_text())["candidates"]
+    codes = next(c["codes"] for c in candidates if c["file"] == "0-000.png")
     assert sample.read_codes(model, folder / "0-000.png").tolist() == codes
     (folder / "0-000.png").write_bytes((folder / "0-001.png").read_bytes())  # as if painted over
     changed = sample.read_codes(model, folder / "0-000.png")
