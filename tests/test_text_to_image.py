@@ -35,7 +35,8 @@ def test_pictures_codes_likelihoods_and_seeds_of_several_captions(model: TextToI
     torch.testing.assert_close(drawn.log_likelihood, expected, rtol=0, atol=1e-3)
     alone = model.generate(captions[1], seed=4, first=3)
     assert torch.equal(alone.codes[0], drawn.codes[4])
-    assert alone.pictures[0].tobytes() == drawn.pictures[4].tobytes()
+    difference = np.asarray(alone.pictures[0], np.int16) - np.asarray(drawn.pictures[4])
+    assert np.abs(difference).max() <= 2  # decoded beside others, it may be rounded
 
 
 def test_memory_decides_the_batches_and_nothing_else(model: TextToImage) -> None:
