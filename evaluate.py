@@ -10,16 +10,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from corpora.shapes import check, described_scene, example, summarise
-from dalle.checkpoint import TextToImage, load_text_to_image
+from dalle.checkpoint import RERANKER, TOKENIZER, TextToImage, load_text_to_image
 from dalle.examples import held_out_examples
 from dalle.generate import generate
 from dalle.metrics import held_out_losses
+from dalle.text import TEXT
 from dual_encoder.checkpoint import Ranker, is_dual_encoder, load_dual_encoder
 from dual_encoder.examples import held_out_pairs
 from dual_encoder.inception import Inception
 from dual_encoder.loss import LossConfig
-from dual_encoder.metrics import classification
-from dual_encoder.metrics import measure as retrieval_figures
+from dual_encoder.metrics import classification, measure_features
 from dual_encoder.scores import Interval, Score, choose_held_out, fid, scores
 from dvae.checkpoint import load_tokenizer
 from dvae.metrics import measure
@@ -67,7 +67,7 @@ def main() -> None:
         report(options, on_pairs(options), {})
         return
     model: TextToImage | None = None
-    if (options.model / "tokenizer").is_dir() and (options.model / "text.json").exists():
+    if (options.model / TOKENIZER).is_dir() and (options.model / TEXT).exists():
         model = load_text_to_image(options.model)
         tokenizer = model.tokenizer
     else:
@@ -129,7 +129,7 @@ def load_scorers(
         raise UserError(
             "--scores needs --config, for its held-out captions, and a model that draws"
         )
-    folder = options.ranker or options.model / "reranker"
+    folder = options.ranker or options.model / RERANKER
     if not folder.is_dir():
         raise UserError(f"no dual encoder {folder} to score with: name one with --ranker")
     inception = Inception(options.inception) if options.inception else None
@@ -155,9 +155,9 @@ def on_pairs(options: argparse.Namespace) -> dict[str, float]:
     ranker = load_dual_encoder(options.model)
     size = ranker.model.config.image_size
     pairs = held_out_pairs(captioned(open_held_out(options)), size, options.pictures)
-    figures = retrieval_figures(ranker, pairs, LossConfig())
     words = ranker.text_features(pairs.captions)
     images = ranker.image_features(pairs.pictures)
+    figures = measure_features(ranker, images, words, pairs, LossConfig())
     return figures | {"classification_of_100": classification(images, words, pairs.captions)}
 
 

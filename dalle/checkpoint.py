@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from dalle.precision import in_precision
-from dalle.text import TextTokenizer
+from dalle.text import TEXT, TextTokenizer
 from dalle.text_to_image import TextToImage
 from dalle.transformer import Transformer, TransformerConfig
 from dual_encoder.checkpoint import load_dual_encoder
@@ -36,7 +36,7 @@ from training.checkpoint import (
 from training.config import merge, read_yaml, to_yaml
 from training.errors import UserError
 
-TEXT, TOKENIZER, RERANKER = "text.json", "tokenizer", "reranker"
+TOKENIZER, RERANKER = "tokenizer", "reranker"
 FINGERPRINT = "image_tokenizer"  # names the image tokenizer whose codes were learned
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dalle.checkpoint import TEXT
 from dalle.codes import cached_codes, encode_pictures
-from dalle.text import TextTokenizer
+from dalle.text import TEXT, TextTokenizer
 from dvae.checkpoint import tokenizer_fingerprint
 from dvae.tokenizer import ImageTokenizer
 from training.config import to_yaml

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from training.errors import UserError
 
+TEXT = "text.json"
+"""The file of a text encoding in a model's folder."""
 PADDING = -1
 """Stands where a caption has no token; the model puts that position's padding vector there."""
 

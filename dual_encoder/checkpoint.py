@@ -14,15 +14,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from dalle.text import TextTokenizer
+from dalle.text import TEXT, TextTokenizer
 from dual_encoder.model import DualEncoder, DualEncoderConfig
 from dual_encoder.text import check_vocabulary, encode_captions
 from training.checkpoint import CONFIG, load_into, read_weights, write_folder, write_model
 from training.config import merge, read_yaml, to_yaml
 from training.errors import UserError
 from training.pictures import centre_square, to_array, to_tensor
-
-TEXT = "text.json"
 
 
 @dataclass

@@ -6,7 +6,6 @@ The file is a safetensors file of two tensors, so reading it runs nothing:
 and of strings that say what it is: format, version, root, model.
 """
 
-import errno
 import importlib
 import json
 import os
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from dual_encoder.checkpoint import Ranker
 from dual_encoder.model import DualEncoder
 from dual_encoder.results import open_batches, pictures_under, shown
-from training.checkpoint import fingerprint
+from training.checkpoint import fingerprint, unwritable
 from training.errors import UserError
 
 FORMAT, VERSION = "index of pictures", "1"
@@ -113,10 +112,7 @@ def write_index(path: Path, index: PictureIndex) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        advice = "the disk is full; free some space" if full else "choose another file"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot write {path}: {reason}; {advice}") from None
+        raise unwritable(path, error, "file") from None
     finally:
         temporary.unlink(missing_ok=True)
 

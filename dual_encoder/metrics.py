@@ -64,6 +64,13 @@ def measure(ranker: Ranker, held_out: HeldOut, loss: LossConfig) -> dict[str, fl
     """`retrieval` on held-out pairs, and their loss as one batch, in nats."""
     images = ranker.image_features(held_out.pictures)
     text = ranker.text_features(held_out.captions)
+    return measure_features(ranker, images, text, held_out, loss)
+
+
+def measure_features(
+    ranker: Ranker, images: Tensor, text: Tensor, held_out: HeldOut, loss: LossConfig
+) -> dict[str, float]:
+    """`measure`, where the features [n, E] of the pairs are there already."""
     scale = ranker.model.scale().detach().cpu()
     with torch.inference_mode():
         value = contrastive_loss(images, text, scale, held_out.concepts, loss, alone=True)

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rankers import untrained
 
 import sample
-from dalle.text import TextTokenizer
-from dual_encoder.checkpoint import Ranker, save_dual_encoder
-from dual_encoder.model import DualEncoder, DualEncoderConfig, TowerConfig
+from dual_encoder.checkpoint import save_dual_encoder
 from training.pictures import open_picture
 
 Script = Callable[..., tuple[int, str, str]]
@@ -234,12 +233,7 @@ def test_a_record_is_believed_only_for_the_picture_it_is_of(
 
 
 def test_the_reranker_puts_the_best_first(tmp_path: Path, run_script: Script) -> None:
-    text = TextTokenizer.load(MODELS / "shapes/text.json")
-    torch.manual_seed(0)
-    config = DualEncoderConfig(
-        *(8, 64, 16, TowerConfig(16, 1, 2), text.vocab_size + 2, 9, TowerConfig(16, 1, 2))
-    )
-    save_dual_encoder(tmp_path / "ranker", Ranker(DualEncoder(config), text))
+    save_dual_encoder(tmp_path / "ranker", untrained())
     arguments = ["--model", MODELS / "shapes", "--text", "a red star " * 4, "--candidates", "5"]
     ranked = [*arguments, "--reranker", tmp_path / "ranker", "--out", tmp_path / "out"]
     status, printed, error = run_script(sample.main, *ranked)

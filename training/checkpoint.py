@@ -44,13 +44,18 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         if not target.exists() and outgoing.exists():
             outgoing.rename(target)
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        advice = "the disk is full; free some space" if full else "choose another folder"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot write {target}: {reason}; {advice}") from None
+        raise unwritable(target, error, "folder") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(outgoing, ignore_errors=True)
+
+
+def unwritable(target: Path, error: Exception, kind: str) -> UserError:
+    """Return what to say where a `kind` (folder, file) cannot be written, or the disk is full."""
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    advice = "the disk is full; free some space" if full else f"choose another {kind}"
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(f"cannot write {target}: {reason}; {advice}")
 
 
 def check_free(target: Path) -> None:
