@@ -1,40 +1,25 @@
-"""Find pictures by text, or the like of a picture: index a folder once, then ask.
+"""Find images by text, or the like of an image: index a folder once, then ask.
 
 python search.py index FOLDER --index FILE
 python search.py find "a red heart" --index FILE
-python search.py find --picture PICTURE --index FILE
+python search.py find --image IMAGE --index FILE
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-from tqdm import tqdm
+from dalle_lab.common.arguments import add_device
+from dalle_lab.common.errors import UserError, command
+from dalle_lab.common.report import prepare_output, say, shown, table, write_json
 
-from dual_encoder.checkpoint import Ranker, load_dual_encoder
-from dual_encoder.index import (
-    Hit,
-    InterruptedUpdate,
-    Update,
-    check_model,
-    model_fingerprint,
-    read_index,
-    search_index,
-    update_index,
-)
-from dual_encoder.rank import cut
-from dual_encoder.results import (
-    prepare_output,
-    shown,
-    table,
-    thumbnail,
-    write_json,
-    write_sheets,
-)
-from training.errors import UserError, command
-from training.pictures import UnreadablePictureError, open_picture
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dual_encoder.index import Hit, Update
+    from dual_encoder.ranker import Ranker
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,40 +31,62 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     shared.add_argument(
         "--model", type=Path, default=Path("models/emoji/reranker"), help="dual encoder's folder"
     )
+    add_device(shared)
     commands = parser.add_subparsers(dest="command", required=True)
     index = commands.add_parser(
-        "index", parents=[shared], help="index a folder's pictures, or update its index"
+        "index", parents=[shared], help="index a folder's images, or update its index"
     )
-    index.add_argument("folder", type=Path, help="pictures, also in folders within")
-    find = commands.add_parser("find", parents=[shared], help="find pictures in an index")
-    find.add_argument("text", nargs="?", help="what the pictures show")
-    find.add_argument("--picture", type=Path, help="instead: a picture, to find the like of")
-    find.add_argument("--top", type=int, default=10, help="pictures to find")
+    index.add_argument("folder", type=Path, help="images, also in folders within")
+    find = commands.add_parser("find", parents=[shared], help="find images in an index")
+    find.add_argument("text", nargs="?", help="what the images show")
+    find.add_argument(
+        "--image", "--picture", type=Path, help="instead: an image, to find the like of"
+    )
+    find.add_argument("--top", type=int, default=10, help="images to find")
     find.add_argument("--faiss", action="store_true", help="search with faiss; same results")
     find.add_argument("--json", type=Path, help="also write the results here")
     find.add_argument("--out", type=Path, help="write a labelled contact sheet into this folder")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.command == "find":
+        if (options.text is None) == (options.image is None):
+            raise UserError("say what to find: either a text or --image IMAGE")
+        if options.top < 1:
+            raise UserError(f"--top is {options.top}: write a number of at least 1")
+    return options
 
 
 @command
 def main() -> None:
     options = parse_arguments()
-    if options.command == "index":
-        make(options)
-    else:
-        find(options)
+    from dalle_lab.common.device import announce, choose_device, enough_memory
+
+    device = choose_device(options.device)
+    announce(device)
+    with enough_memory("use --device cpu"):
+        if options.command == "index":
+            make(options.index, options.folder, load(options.model, device))
+        else:
+            find(options, device)
 
 
-def make(options: argparse.Namespace) -> None:
+def load(folder: Path, device: object) -> "Ranker":
+    from dual_encoder.checkpoint import load_dual_encoder
+
+    return load_dual_encoder(folder).to(device)  # type: ignore[arg-type]
+
+
+def make(path: Path, folder: Path, ranker: "Ranker") -> None:
     """Index a folder and say what was done."""
+    from dual_encoder.index import InterruptedUpdate, update_index
+
     try:
-        print(summary(options.index, update_index(options.index, options.folder, load(options))))
+        print(summary(path, update_index(path, folder, ranker)))
     except InterruptedUpdate as stop:
-        print(summary(options.index, stop.update), file=sys.stderr)
+        print(summary(path, stop.update), file=sys.stderr)
         raise
 
 
-def summary(path: Path, update: Update) -> str:
+def summary(path: Path, update: "Update") -> str:
     """Return in a line what an update did."""
     parts = [f"{update.new} new", f"{update.changed} changed", f"{update.dropped} dropped"]
     parts.append(f"{update.unchanged} unchanged")
@@ -87,60 +94,60 @@ def summary(path: Path, update: Update) -> str:
         parts.append(f"{update.skipped} skipped (not readable)")
     if update.left:
         parts.append(f"{update.left} left for the next time")
-    return f"{path}: {len(update.index.entries)} pictures; {', '.join(parts)}"
+    return f"{path}: {len(update.index.entries)} images; {', '.join(parts)}"
 
 
-def load(options: argparse.Namespace) -> Ranker:
-    return load_dual_encoder(options.model)
-
-
-def find(options: argparse.Namespace) -> None:
+def find(options: argparse.Namespace, device: object) -> None:
     """Search an index, print what was found, and write it where that is asked for."""
-    if (options.text is None) == (options.picture is None):
-        raise UserError("say what to find: either a text or --picture PICTURE")
-    if options.top < 1:
-        raise UserError(f"--top is {options.top}: write a number of at least 1")
+    from dual_encoder.index import check_model, model_fingerprint, read_index, search_index
+
     index = read_index(options.index)
-    ranker = load(options)
+    ranker = load(options.model, device)
     check_model(index, model_fingerprint(ranker.model), options.index)
-    query = read_query(ranker, options.text, options.picture)
+    query = read_query(ranker, options.text, options.image)
     prepare_output(options.json, options.out)
     hits = search_index(index, query.numpy(), options.top, options.faiss)
     print(table([[f"{hit.score:.4f}", shown(hit.path)] for hit in hits]))
     if options.json:
-        asked = {"text": options.text, "picture": str(options.picture or "") or None}
+        asked = {"text": options.text, "picture": str(options.image or "") or None}
         results = [{"picture": str(hit.path), "score": hit.score} for hit in hits]
         write_json(options.json, {**asked, "model": str(options.model), "results": results})
     if options.out:
-        title = options.text or f"like {options.picture}"
+        title = options.text or f"like {options.image}"
         print("wrote", *write_hits(options.out, hits, shown(title)))
 
 
-def read_query(ranker: Ranker, text: str | None, picture: Path | None) -> Tensor:
+def read_query(ranker: "Ranker", text: str | None, image: Path | None) -> "Tensor":
     """Return the features [E] of what is asked for. Raises `UserError`."""
+    from dalle_lab.common.images import UnreadableImageError, open_image
+    from dual_encoder.rank import cut
+
     if text is not None:
         if where := cut(ranker, text):
             print(f"warning: {where}", file=sys.stderr)
         return ranker.text_features([text])[0]
-    assert picture is not None
+    assert image is not None
     try:
-        return ranker.image_features([open_picture(picture, shown(picture))])[0]
-    except UnreadablePictureError as error:
-        raise UserError(f"--picture: not a readable picture: {error}") from None
+        return ranker.image_features([open_image(image, shown(image))])[0]
+    except UnreadableImageError as error:
+        raise UserError(f"--image: not a readable image: {error}") from None
 
 
-def write_hits(folder: Path, hits: Sequence[Hit], title: str) -> list[Path]:
-    """Write what was found as contact sheets, scores below the pictures."""
+def write_hits(folder: Path, hits: "Sequence[Hit]", title: str) -> list[Path]:
+    """Write what was found as contact sheets, scores below the images."""
+    from dalle_lab.common.images import UnreadableImageError, open_image
+    from dalle_lab.common.sheets import thumbnail, write_sheets
+
     thumbnails, labels = [], []
     for hit in hits:
         try:
-            thumbnails.append(thumbnail(open_picture(hit.path, shown(hit.path))))
-        except UnreadablePictureError as error:
-            tqdm.write(f"not on the sheet: {error}; update the index", file=sys.stderr)
+            thumbnails.append(thumbnail(open_image(hit.path, shown(hit.path))))
+        except UnreadableImageError as error:
+            say(f"not on the sheet: {error}; update the index", error=True)
             continue
         labels.append(f"{hit.score:.3f} {shown(hit.path.name)}")
     if not thumbnails:
-        raise UserError("none of the pictures found can be read: update the index")
+        raise UserError("none of the images found can be read: update the index")
     return write_sheets(folder, thumbnails, labels, title)
 
 

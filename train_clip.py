@@ -1,29 +1,28 @@
-"""The reranker: train a dual encoder of pictures and captions (CLIP, arXiv 2103.00020)."""
+"""The reranker: train a dual encoder of images and captions (CLIP, arXiv 2103.00020)."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
+from dalle_lab.common.config import load_config
+from dalle_lab.common.errors import UserError, command
+from dalle_lab.data.config import DataConfig, TextConfig
+from dalle_lab.data.sources import SOURCES, resolve_data
+from dalle_lab.training.config import OptimiserConfig, RunConfig
+from dual_encoder.config import DualEncoderConfig, LossConfig
 
-from dalle.examples import TextConfig, run_text
-from dual_encoder.checkpoint import Ranker, save_dual_encoder
-from dual_encoder.examples import HeldOut, fresh_pairs, held_out_pairs
-from dual_encoder.loss import LossConfig, contrastive_loss
-from dual_encoder.metrics import measure
-from dual_encoder.model import DualEncoder, DualEncoderConfig
-from dual_encoder.text import SPECIAL, check_vocabulary
-from training.checkpoint import load_into, read_weights
-from training.config import load_config
-from training.data import DataConfig, Pictures, captioned, open_sources
-from training.errors import UserError, command
-from training.grids import grid, save_picture
-from training.run import Run, RunConfig
-from training.trainer import OptimiserConfig, Trainer
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dalle_lab.training.run import Run
+    from dual_encoder.examples import Batch, HeldOut
+    from dual_encoder.ranker import Ranker
 
 USAGE = """
 usage: python train_clip.py [--config configs/clip/NAME.yaml] [key=value ...]
 
-Trains a dual encoder on captioned pictures and writes run.out/model, the model at its best
+Trains a dual encoder on captioned images and writes run.out/model, the model at its best
 held-out recall. The same command resumes an interrupted run.
 """
 
@@ -32,40 +31,63 @@ held-out recall. The same command resumes an interrupted run.
 class TrainDualEncoder:
     """All of a dual encoder's training."""
 
+    RENAMED: ClassVar = {
+        "held_out_pictures": "held_out_images",
+        "chunk_pictures": "chunk_images",
+    }
+
     model: DualEncoderConfig = field(default_factory=DualEncoderConfig)
     """The two towers."""
     text: TextConfig = field(default_factory=TextConfig)
     """The text encoding."""
     loss: LossConfig = field(default_factory=LossConfig)
     """The contrastive loss."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """The captioned pictures."""
+    data: DataConfig = field(default_factory=SOURCES["folder"], metadata={"resolve": resolve_data})
+    """The captioned images."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     """The optimiser."""
     run: RunConfig = field(default_factory=RunConfig)
     """Length and output."""
-    chunk_pictures: int = 0
+    chunk_images: int = 0
     """Pairs encoded at a time, where a batch's activations do not fit (0: all); some 4/3 of the
     time."""
     init: str = ""
     """Folder of a dual encoder of the same size to start from, if any: fine-tuning."""
-    held_out_pictures: int = 1024
-    """How many held-out pictures are measured (0: all)."""
+    held_out_images: int = 1024
+    """How many held-out images are measured (0: all)."""
 
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""
-        if self.chunk_pictures < 0:
-            raise UserError("chunk_pictures must be at least 0")
+        if self.chunk_images < 0:
+            raise UserError("chunk_images must be at least 0")
 
 
 @command
 def main() -> None:
     config = load_config(TrainDualEncoder, USAGE)
-    run = Run(config)
-    device = run.accelerator.device
+    from dalle_lab.training.run import Run
+
+    with Run(config) as run:
+        train(config, run)
+
+
+def train(config: TrainDualEncoder, run: "Run") -> None:
+    """Train, measure, and keep the best model in the run's folder."""
+    from dalle_lab.common.checkpoint import load_into, read_weights
+    from dalle_lab.data.batches import ImageDataset
+    from dalle_lab.data.sources import open_sources
+    from dalle_lab.data.sources.base import captioned
+    from dalle_lab.training.trainer import Trainer
+    from dual_encoder.checkpoint import save_dual_encoder
+    from dual_encoder.examples import PairMaker, fresh_pairs, held_out_pairs
+    from dual_encoder.metrics import measure
+    from dual_encoder.model import DualEncoder
+    from dual_encoder.ranker import Ranker
+    from dual_encoder.text import SPECIAL, check_vocabulary
+
     train, held_out = (captioned(source) for source in open_sources(config.data))
-    text = run_text(run, train, config.model.vocab_size - SPECIAL, config.init)
-    check_vocabulary(text, config.model)
+    text_tokenizer = run.text_tokenizer(train, config.model.vocab_size - SPECIAL, config.init)
+    check_vocabulary(text_tokenizer, config.model)
 
     encoder = DualEncoder(config.model)
     if config.init:
@@ -76,57 +98,65 @@ def main() -> None:
     if config.run.compile:
         encoder.compile()
 
-    size = config.model.image_size
-    pictures = Pictures(train, size, config.data.augment)
-    order = run.order(len(pictures))
-    examples = fresh_pairs(
-        *(pictures, order, config.data.workers, text, config.model, config.text.bpe_dropout),
-        config.loss.confusable,
-    )
-    measured = held_out_pairs(held_out, size, config.held_out_pictures)
-    ranker = Ranker(trainer.average, text)
+    images = ImageDataset(train, config.model.image_size, config.data.augment)
+    pairs = PairMaker(text_tokenizer, config.model, config.text.bpe_dropout, config.loss.confusable)
+    examples = fresh_pairs(images, run.order(len(images)), config.data.workers, pairs)
+    measured = held_out_pairs(held_out, config.model.image_size, config.held_out_images)
+    ranker = Ranker(trainer.average, text_tokenizer)
     parameters = sum(p.numel() for p in encoder.parameters())
     run.write(
         f"{parameters:,} parameters, {len(train)} training and {len(measured.captions)} held-out "
-        "pictures"
+        "images"
     )
 
     for _ in run.updates():
-        images, words, concepts, wrong = (tensor.to(device) for tensor in next(examples))
-        seen, read, scale = trainer.model(images, torch.cat([words, wrong]), config.chunk_pictures)
-        right, nearly = read[: len(words)], read[len(words) :]
-        # A caption that nothing could be exchanged in is no negative of its own picture.
-        negatives = (nearly, (words != wrong).any(dim=1)) if len(wrong) else None
-        loss = contrastive_loss(seen, right, scale, concepts, config.loss, wrong=negatives)
+        loss = batch_loss(config, trainer.model, next(examples), run.accelerator.device)
         lr, value = trainer.lr, trainer.update(loss)
         encoder.limit_scale()
         run.log({"lr": lr, "loss": value, "scale": encoder.scale()})
         if run.due(config.run.evaluate_every) and run.accelerator.is_main_process:
             figures = measure(ranker, measured, config.loss)
             run.log(figures, now=True)
-            if figures["mean_recall"] > run.extra.get("best_recall", -1.0):
-                run.extra["best_recall"] = figures["mean_recall"]
+            if run.is_best("recall", figures["mean_recall"]):
                 save_dual_encoder(run.folder / "model", ranker)
             preview(run, ranker, measured)
 
-    best = run.extra.get("best_recall", float("nan"))
+    best = run.best("recall")
     run.write(f"wrote {run.folder / 'model'}: mean held-out recall at 1, 5 and 10 {best:.4f}")
 
 
-def preview(run: Run, ranker: Ranker, held_out: HeldOut, best: int = 7) -> None:
-    """Write a picture: in each row a held-out pair, then the pictures that its caption finds."""
+def batch_loss(
+    config: TrainDualEncoder, model: "torch.nn.Module", batch: "Batch", device: "torch.device"
+) -> "Tensor":
+    """Return the loss of a batch; captions that are nearly right are further negatives."""
+    import torch
+
+    from dual_encoder.loss import contrastive_loss
+
+    images, tokens, concepts, wrong = (tensor.to(device) for tensor in batch)
+    seen, read, scale = model(images, torch.cat([tokens, wrong]), config.chunk_images)
+    right, nearly = read[: len(tokens)], read[len(tokens) :]
+    # A caption that nothing could be exchanged in is no negative of its own image.
+    negatives = (nearly, (tokens != wrong).any(dim=1)) if len(wrong) else None
+    return contrastive_loss(seen, right, scale, concepts, config.loss, wrong=negatives)
+
+
+def preview(run: "Run", ranker: "Ranker", held_out: "HeldOut", best: int = 7) -> None:
+    """Write a grid: in each row a held-out pair, then the images that its caption finds."""
+    from dalle_lab.common.images import grid, save_image
+
     queries = range(0, len(held_out.captions), max(1, len(held_out.captions) // 8))[:8]
     features = ranker.text_features([held_out.captions[query] for query in queries])
-    scores = features @ ranker.image_features(held_out.pictures).T
-    pictures, labels = [], []
+    scores = features @ ranker.image_features(held_out.images).T
+    images, labels = [], []
     for query, row in zip(queries, scores, strict=True):
         found = row.topk(min(best, len(row)))
         shown = [query, *found.indices.tolist()]
-        pictures += [held_out.pictures[index] for index in shown]
+        images += [held_out.images[index] for index in shown]
         labels.append(held_out.captions[query][:20])
         labels += [f"{value:.2f}" for value in found.values.tolist()]
-    sheet = grid(pictures, len(pictures) // len(queries), labels, scale=2)
-    save_picture(sheet, run.folder / "samples" / f"{run.trainer.step:07d}.png")
+    sheet = grid(images, len(images) // len(queries), labels, scale=2)
+    save_image(sheet, run.folder / "samples" / f"{run.trainer.step:07d}.png")
 
 
 if __name__ == "__main__":

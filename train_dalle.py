@@ -1,29 +1,20 @@
-"""Stage two: train the transformer over text and image tokens (paper, section 2.2, appendix B)."""
+"""Stage two: train the transformer over text and image tokens (section 2.2, appendix B)."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-from dalle.checkpoint import TextToImage, check_fit, save_text_to_image
-from dalle.examples import (
-    Captions,
-    CodesConfig,
-    TextConfig,
-    cached_examples,
-    fresh_examples,
-    held_out_examples,
-    run_text,
-)
-from dalle.generate import generate
-from dalle.metrics import held_out_losses
-from dalle.transformer import Transformer, TransformerConfig
-from dvae.checkpoint import load_tokenizer
-from training.checkpoint import load_into, read_weights
-from training.config import load_config
-from training.data import DataConfig, Pictures, Source, captioned, open_sources
-from training.errors import command
-from training.grids import grid, save_picture
-from training.run import Run, RunConfig
-from training.trainer import OptimiserConfig, Trainer
+from dalle.config import CodesConfig, TransformerConfig
+from dalle_lab.common.config import load_config
+from dalle_lab.common.errors import command
+from dalle_lab.data.config import DataConfig, TextConfig
+from dalle_lab.data.sources import SOURCES, resolve_data
+from dalle_lab.training.config import OptimiserConfig, RunConfig
+
+if TYPE_CHECKING:
+    from dalle.text_to_image import TextToImage
+    from dalle_lab.data.sources.base import Source
+    from dalle_lab.training.run import Run
 
 USAGE = """
 usage: python train_dalle.py [--config configs/dalle/NAME.yaml] [key=value ...]
@@ -38,6 +29,8 @@ run.
 class TrainDALLE:
     """All of stage two."""
 
+    RENAMED: ClassVar = {"held_out_pictures": "held_out_images"}
+
     tokenizer: str = "runs/dvae/tokenizer"
     """Folder of the image tokenizer."""
     model: TransformerConfig = field(default_factory=TransformerConfig)
@@ -46,30 +39,49 @@ class TrainDALLE:
     """The text encoding."""
     codes: CodesConfig = field(default_factory=CodesConfig)
     """The image codes."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """The captioned pictures."""
+    data: DataConfig = field(default_factory=SOURCES["folder"], metadata={"resolve": resolve_data})
+    """The captioned images."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     """The optimiser."""
     run: RunConfig = field(default_factory=RunConfig)
     """Length and output."""
     init: str = ""
     """Folder of a model of the same size to start from, if any: fine-tuning."""
-    held_out_pictures: int = 1024
-    """How many held-out pictures are measured (0: all)."""
+    held_out_images: int = 1024
+    """How many held-out images are measured (0: all)."""
     previews: list[str] = field(default_factory=list)
-    """Captions drawn at each evaluation; where empty, the first held-out captions."""
+    """Captions sampled at each evaluation; where empty, the first held-out captions."""
 
 
 @command
 def main() -> None:
     config = load_config(TrainDALLE, USAGE)
-    run = Run(config)
+    from dalle_lab.training.run import Run
+
+    with Run(config) as run:
+        train(config, run)
+
+
+def train(config: TrainDALLE, run: "Run") -> None:
+    """Train, measure, and keep the best model in the run's folder."""
+    from dalle.checkpoint import check_fit, save_text_to_image
+    from dalle.examples import Captions, held_out_examples, training_examples
+    from dalle.metrics import held_out_losses
+    from dalle.text_to_image import TextToImage
+    from dalle.transformer import Transformer
+    from dalle_lab.common.checkpoint import load_into, read_weights
+    from dalle_lab.data.batches import ImageDataset
+    from dalle_lab.data.sources import open_sources
+    from dalle_lab.data.sources.base import captioned
+    from dalle_lab.training.trainer import Trainer
+    from dvae.checkpoint import load_tokenizer
+
     device = run.accelerator.device
     tokenizer, saved_tokenizer = load_tokenizer(Path(config.tokenizer))
     check_fit(config.model, tokenizer, config.tokenizer)
     tokenizer.to(device)
     train, held_out = (captioned(source) for source in open_sources(config.data))
-    text = run_text(run, train, config.model.text_vocab, config.init)
+    text_tokenizer = run.text_tokenizer(train, config.model.text_vocab, config.init)
 
     transformer = Transformer(config.model)
     if config.init:
@@ -83,48 +95,45 @@ def main() -> None:
         transformer.compile()
 
     length = config.model.text_length
-    captions = Captions(train, text, length, config.text.bpe_dropout)
-    pictures = Pictures(train, tokenizer.image_size, config.data.augment)
-    order = run.order(len(pictures))
-    if config.codes.mode == "cached":
-        examples = cached_examples(
-            captions, tokenizer, pictures, order, config.codes, config.data, run.folder
-        )
-    else:
-        examples = fresh_examples(captions, tokenizer, pictures, order, config.data.workers)
-    measured = held_out_examples(held_out, text, length, tokenizer, config.held_out_pictures)
+    captions = Captions(train, text_tokenizer, length, config.text.bpe_dropout)
+    images = ImageDataset(train, tokenizer.image_size, config.data.augment)
+    examples = training_examples(run, captions, tokenizer, images, config.codes, config.data)
+    measured = held_out_examples(
+        held_out, text_tokenizer, length, tokenizer, config.held_out_images
+    )
     parameters = sum(p.numel() for p in transformer.parameters())
     run.write(
-        f"{parameters:,} parameters, {len(train)} training and {len(measured[0])} held-out pictures"
+        f"{parameters:,} parameters, {len(train)} training and {len(measured[0])} held-out images"
     )
 
     for _ in run.updates():
-        words, codes = (tensor.to(device) for tensor in next(examples))
-        losses = trainer.model(words, codes)
+        tokens, codes = (tensor.to(device) for tensor in next(examples))
+        losses = trainer.model(tokens, codes)
         lr, loss = trainer.lr, trainer.update(losses.total)
         run.log({"lr": lr, "loss": loss, "text_loss": losses.text, "image_loss": losses.image})
         if run.due(config.run.evaluate_every) and run.accelerator.is_main_process:
             figures = held_out_losses(trainer.average, *measured)
             run.log(figures, now=True)
-            model = TextToImage(trainer.average, text, tokenizer)
-            if figures["held_out_image_loss"] < run.extra.get("best_image_loss", float("inf")):
-                run.extra["best_image_loss"] = figures["held_out_image_loss"]
+            model = TextToImage(trainer.average, text_tokenizer, tokenizer)
+            if run.is_best("image_loss", figures["held_out_image_loss"], lower=True):
                 save_text_to_image(run.folder / "model", model, saved_tokenizer)
             preview(config, run, held_out, model)
 
-    best = run.extra.get("best_image_loss", float("nan"))
+    best = run.best("image_loss")
     run.write(f"wrote {run.folder / 'model'}: held-out image loss {best:.4f} nats a token")
 
 
-def preview(config: TrainDALLE, run: Run, held_out: Source, model: TextToImage) -> None:
-    """Write a picture of what the model draws for a few captions, two candidates each."""
+def preview(config: TrainDALLE, run: "Run", held_out: "Source", model: "TextToImage") -> None:
+    """Write a grid of what the model samples for a few captions, two candidates each."""
+    from dalle.config import Sampling
+    from dalle_lab.common.images import grid, save_image
+
     few = range(min(8, len(held_out)))
     captions = config.previews or [held_out.record(i).caption or "" for i in few]
-    words = model.text.encode(captions, config.model.text_length)
-    drawn = generate(model.transformer, words, candidates=2, seed=config.run.seed)
+    samples = model.generate(captions, Sampling(candidates=2, seed=config.run.seed))
     labels = [caption[:18] for caption in captions for _ in range(2)]
-    sheet = grid(model.pictures(drawn.codes), 8, labels, scale=2)
-    save_picture(sheet, run.folder / "samples" / f"{run.trainer.step:07d}.png")
+    sheet = grid(samples.images, 8, labels, scale=2)
+    save_image(sheet, run.folder / "samples" / f"{run.trainer.step:07d}.png")
 
 
 if __name__ == "__main__":

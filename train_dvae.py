@@ -1,18 +1,21 @@
-"""Stage one: train an image tokenizer (paper, section 2.1 and appendix A)."""
+"""Stage one: train an image tokenizer (section 2.1, appendix A)."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-from dvae.checkpoint import TOKENIZERS, SavedTokenizer, save_tokenizer
-from dvae.metrics import measure
-from training.checkpoint import load_into, read_weights
-from training.config import load_config
-from training.data import DataConfig, Pictures, all_pictures, batches, open_sources
-from training.errors import command
-from training.grids import grid, save_picture
-from training.pictures import to_picture, to_tensor
-from training.run import Run, RunConfig
-from training.trainer import OptimiserConfig, Trainer
+from dalle_lab.common.config import load_config
+from dalle_lab.common.errors import command
+from dalle_lab.data.config import DataConfig
+from dalle_lab.data.sources import SOURCES, resolve_data
+from dalle_lab.training.config import OptimiserConfig, RunConfig
+from dvae.kinds import SavedTokenizer, tokenizer_class
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dalle_lab.training.run import Run
+    from dvae.tokenizer import ImageTokenizer
 
 USAGE = """
 usage: python train_dvae.py [--config configs/dvae/NAME.yaml] [key=value ...]
@@ -26,28 +29,45 @@ tokenizer. The same command resumes an interrupted run.
 class TrainDVAE(SavedTokenizer):
     """All of stage one: a tokenizer, and how it is trained."""
 
-    data: DataConfig = field(default_factory=DataConfig)
-    """Its pictures; captions are not needed here."""
+    RENAMED: ClassVar = {"held_out_pictures": "held_out_images"}
+
+    data: DataConfig = field(default_factory=SOURCES["folder"], metadata={"resolve": resolve_data})
+    """Its images; captions are not needed here."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     """Its optimiser."""
     run: RunConfig = field(default_factory=RunConfig)
     """Length and output."""
     init: str = ""
     """Folder of a tokenizer of the same size to start from, if any: fine-tuning."""
-    held_out_pictures: int = 512
-    """How many held-out pictures are measured (0: all)."""
+    held_out_images: int = 512
+    """How many held-out images are measured (0: all)."""
 
 
 @command
 def main() -> None:
     config = load_config(TrainDVAE, USAGE)
-    run = Run(config)
-    tokenizer = TOKENIZERS[config.tokenizer][1](config.model)
+    from dalle_lab.training.run import Run
+
+    with Run(config) as run:
+        train(config, run)
+
+
+def train(config: TrainDVAE, run: "Run") -> None:
+    """Train, measure, and write the averaged tokenizer into the run's folder."""
+    from dalle_lab.common.checkpoint import load_into, read_weights
+    from dalle_lab.common.images import to_tensor
+    from dalle_lab.data.batches import ImageDataset, all_images, batches
+    from dalle_lab.data.sources import open_sources
+    from dalle_lab.training.trainer import Trainer
+    from dvae.checkpoint import save_tokenizer
+    from dvae.metrics import measure
+
+    tokenizer = tokenizer_class(config.tokenizer)(config.model)
     train, held_out = open_sources(config.data)
     size = tokenizer.image_size
-    pictures = Pictures(train, size, config.data.augment)
-    held_out = all_pictures(Pictures(held_out, size, None), config.held_out_pictures)
-    run.write(f"{len(train)} training pictures, {len(held_out)} held-out pictures measured")
+    images = ImageDataset(train, size, config.data.augment)
+    measured = all_images(ImageDataset(held_out, size, None), config.held_out_images)
+    run.write(f"{len(train)} training images, {len(measured)} held-out images measured")
 
     if config.init:
         load_into(tokenizer, read_weights(Path(config.init)), config.init)
@@ -56,28 +76,33 @@ def main() -> None:
     )
     run.resume(trainer)
     if config.run.compile:
-        for network in tokenizer.children():
-            network.compile()
+        tokenizer.compile_networks()
     accelerator = run.accelerator
-    stream = batches(pictures, run.order(len(pictures)), config.data.workers)
+    stream = batches(images, run.order(len(images)), config.data.workers)
 
     for step in run.updates():
-        images = to_tensor([example.pixels for example in next(stream)])
-        report = trainer.model(images.to(accelerator.device), step)
+        pixels = to_tensor([example.pixels for example in next(stream)])
+        report = trainer.model(pixels.to(accelerator.device), step)
         run.log({"lr": trainer.lr, "loss": trainer.update(report.total), **report.metrics})
         if run.due(config.run.evaluate_every) and accelerator.is_main_process:
-            run.log(measure(trainer.average, held_out), now=True)
-            few = held_out[:: max(1, len(held_out) // 16)][:16]
-            shown = to_tensor(few).to(accelerator.device)
-            rebuilt = trainer.average.reconstruct(shown)
-            pairs = [to_picture(image) for image in [*shown, *rebuilt]]
-            path = run.folder / "reconstructions" / f"{trainer.step:07d}.png"
-            save_picture(grid(pairs, columns=len(shown)), path)
+            run.log(measure(trainer.average, measured), now=True)
+            preview(run, trainer.average, measured)
 
     if accelerator.is_main_process:
         saved = SavedTokenizer(config.tokenizer, config.model, config.precision)
         save_tokenizer(run.folder / "tokenizer", trainer.average, saved)
         run.write(f"wrote {run.folder / 'tokenizer'}")
+
+
+def preview(run: "Run", tokenizer: "ImageTokenizer", held_out: "list[np.ndarray]") -> None:
+    """Write a grid: held-out images above, their reconstructions below."""
+    from dalle_lab.common.images import grid, save_image, to_image, to_tensor
+
+    few = held_out[:: max(1, len(held_out) // 16)][:16]
+    pixels = to_tensor(few).to(run.accelerator.device)
+    pairs = [to_image(image) for image in [*pixels, *tokenizer.reconstruct(pixels)]]
+    path = run.folder / "reconstructions" / f"{run.trainer.step:07d}.png"
+    save_image(grid(pairs, columns=len(few)), path)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ mask alone makes of a sparse pattern), and `causal`, dense causal attention with
 
 import argparse
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +30,17 @@ HEADS, WIDTH, BATCH = 8, 64, 2
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def ways(stream: Stream) -> dict[str, Attend]:
+class Row(NamedTuple):
+    """The figures of a variant on a stream."""
+
+    stream: str
+    variant: str
+    forward_ms: float
+    both_ms: float
+    memory_mb: float
+
+
+def variants(stream: Stream) -> dict[str, Attend]:
     """Return the baselines and each pattern's attention."""
     mask = PATTERNS["row"]().mask(stream)
 
@@ -56,6 +67,38 @@ def with_backward(attend: Attend, stream: Stream, dtype: torch.dtype) -> Callabl
     return lambda: torch.autograd.grad(attend(*qkv), qkv, grad)
 
 
+def measure(name: str, options: argparse.Namespace) -> list[Row]:
+    """Return the figures of all variants on a stream, after printing them."""
+    stream, dtype = STREAMS[name], getattr(torch, options.dtype)
+    attends = variants(stream)
+    once = {variant: forward(attend, stream, dtype) for variant, attend in attends.items()}
+    both = {variant: with_backward(attend, stream, dtype) for variant, attend in attends.items()}
+    once_seconds = interleaved(once, options.rounds)
+    both_seconds = interleaved(both, options.rounds)
+    print(f"{name}: milliseconds forward, and with backward; MB of memory for that")
+    rows = []
+    for variant in attends:
+        arguments = ("--memory-of", variant, name, "--dtype", options.dtype)
+        memory = in_new_process("benchmarks.attention", *arguments)
+        row = Row(name, variant, once_seconds[variant] * 1e3, both_seconds[variant] * 1e3, memory)
+        rows.append(row)
+        print(f"  {variant:<8}{row.forward_ms:9.1f}{row.both_ms:9.1f}{memory:9.0f}")
+    return rows
+
+
+def ratios_of(rows: list[Row]) -> dict[str, float]:
+    """Return each pattern's ratios to the baselines on one stream."""
+    of = {row.variant: row for row in rows}
+    suffix = "" if rows[0].stream == "256+32x32" else f"_{rows[0].stream}"
+    ratios = {}
+    for pattern in SPARSE:
+        for baseline in ("masked", "causal"):
+            name = f"{pattern}_vs_{baseline}"
+            ratios[f"{name}{suffix}"] = of[baseline].both_ms / of[pattern].both_ms
+            ratios[f"{name}_forward{suffix}"] = of[baseline].forward_ms / of[pattern].forward_ms
+    return ratios
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -63,42 +106,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="256+32x32 alone, fewer rounds")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--rounds", type=int, default=0, help="timed rounds (default 15; quick 5)")
-    parser.add_argument("--memory-of", nargs=2, metavar=("WAY", "STREAM"), help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)  # variant, stream
     options = parser.parse_args()
     torch.manual_seed(0)
-    dtype = getattr(torch, options.dtype)
     if options.memory_of:
-        way, name = options.memory_of
-        stream = STREAMS[name]
-        print(memory_of(with_backward(ways(stream)[way], stream, dtype)))
+        variant, name = options.memory_of
+        stream, dtype = STREAMS[name], getattr(torch, options.dtype)
+        print(memory_of(with_backward(variants(stream)[variant], stream, dtype)))
         return
-
-    rounds = options.rounds or (5 if options.quick else 15)
-    names = list(STREAMS)[:1] if options.quick else list(STREAMS)
+    options.rounds = options.rounds or (5 if options.quick else 15)
     ratios: dict[str, float] = {}
-    table = []
-    for name in names:
-        stream = STREAMS[name]
-        all_ways = ways(stream)
-        once = interleaved({w: forward(a, stream, dtype) for w, a in all_ways.items()}, rounds)
-        both = interleaved(
-            {w: with_backward(a, stream, dtype) for w, a in all_ways.items()}, rounds
-        )
-        print(f"{name}: milliseconds forward, and with backward; MB of memory for that")
-        for way in all_ways:
-            memory = in_new_process(
-                "benchmarks.attention", "--memory-of", way, name, "--dtype", options.dtype
-            )
-            row = {"stream": name, "way": way, "forward_ms": once[way] * 1e3}
-            row |= {"both_ms": both[way] * 1e3, "memory_mb": memory}
-            table.append(row)
-            print(f"  {way:<8}{once[way] * 1e3:9.1f}{both[way] * 1e3:9.1f}{memory:9.0f}")
-        suffix = "" if name == "256+32x32" else f"_{name}"
-        for pattern in SPARSE:
-            for baseline in ("masked", "causal"):
-                ratios[f"{pattern}_vs_{baseline}{suffix}"] = both[baseline] / both[pattern]
-                ratios[f"{pattern}_vs_{baseline}_forward{suffix}"] = once[baseline] / once[pattern]
-    report(ratios, dtype=options.dtype, rounds=rounds, table=table)
+    table: list[Row] = []
+    for name in list(STREAMS)[:1] if options.quick else STREAMS:
+        rows = measure(name, options)
+        table += rows
+        ratios |= ratios_of(rows)
+    details = {"dtype": options.dtype, "rounds": options.rounds}
+    report(ratios, **details, table=[row._asdict() for row in table])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ on PyTorch's fused kernel. The ratios are of the longest grid.
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -20,25 +21,46 @@ from dalle.patterns import PATTERNS
 from dalle.stream import Stream
 
 TEXT, HEADS, WIDTH = 256, 8, 64
-WAYS = ("dense", "row", "column", "conv")
+VARIANTS = ("dense", "row", "column", "conv")
 GRIDS, QUICK = (16, 24, 32, 48, 64), (16, 24, 32)
 
 
-def call(way: str, grid: int) -> Callable[[], object]:
-    """Return one forward and backward pass of a way on a grid."""
+class Row(NamedTuple):
+    """The figures of a variant on a grid."""
+
+    variant: str
+    grid: int
+    milliseconds: float
+    memory_mb: float
+
+
+def call(variant: str, grid: int) -> Callable[[], object]:
+    """Return one forward and backward pass of a variant on a grid."""
     stream = Stream(TEXT, grid, grid)
     qkv = torch.randn(3, 1, HEADS, stream.length, WIDTH).requires_grad_()
     grad = torch.randn(1, HEADS, stream.length, WIDTH)
-    if way == "dense":
+    if variant == "dense":
         return lambda: torch.autograd.grad(
             F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], is_causal=True), qkv, grad
         )
-    attention = PatternAttention(PATTERNS[way](), stream)
+    attention = PatternAttention(PATTERNS[variant](), stream)
     return lambda: torch.autograd.grad(attention(*qkv), qkv, grad)
 
 
-def plot(table: list[dict[str, float | str]], path: Path) -> None:
-    """Draw time and memory against the number of image positions."""
+def measure(grid: int, rounds: int) -> list[Row]:
+    """Return the figures of all variants on a grid, after printing them."""
+    rows = []
+    seconds = interleaved({variant: call(variant, grid) for variant in VARIANTS}, rounds)
+    for variant in VARIANTS:
+        memory = in_new_process("benchmarks.growth", "--memory-of", variant, grid)
+        row = Row(variant, grid, seconds[variant] * 1e3, memory)
+        rows.append(row)
+        print(f"{grid:>3}x{grid:<3} {variant:<7}{row.milliseconds:9.1f} ms {memory:8.0f} MB")
+    return rows
+
+
+def plot(table: list[Row], path: Path) -> None:
+    """Plot time and memory against the number of image positions."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, key, label in zip(
         figure.subplots(1, 2),
@@ -46,10 +68,10 @@ def plot(table: list[dict[str, float | str]], path: Path) -> None:
         ("forward and backward, ms", "memory, MB"),
         strict=True,
     ):
-        for way in WAYS:
-            rows = [row for row in table if row["way"] == way]
-            positions = [int(row["grid"]) ** 2 for row in rows]
-            axes.plot(positions, [row[key] for row in rows], marker="o", label=way)
+        for variant in VARIANTS:
+            rows = [row for row in table if row.variant == variant]
+            positions = [row.grid**2 for row in rows]
+            axes.plot(positions, [getattr(row, key) for row in rows], marker="o", label=variant)
         axes.set(xlabel="image positions", ylabel=label, xscale="log", yscale="log")
         axes.legend()
     figure.savefig(path, dpi=120)
@@ -61,29 +83,21 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="three grids, fewer rounds")
     parser.add_argument("--rounds", type=int, default=0, help="timed rounds (default 5; quick 2)")
-    parser.add_argument("--out", type=Path, help="picture to write")
-    parser.add_argument("--memory-of", nargs=2, metavar=("WAY", "GRID"), help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help="image to write")
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)  # variant, grid
     options = parser.parse_args()
     torch.manual_seed(0)
     if options.memory_of:
         print(memory_of(call(options.memory_of[0], int(options.memory_of[1]))))
         return
     grids = QUICK if options.quick else GRIDS
-    table: list[dict[str, float | str]] = []
-    seconds: dict[str, float] = {}
-    for grid in grids:
-        rounds = options.rounds or (2 if options.quick else 5)
-        seconds = interleaved({way: call(way, grid) for way in WAYS}, rounds)
-        for way in WAYS:
-            memory = in_new_process("benchmarks.growth", "--memory-of", way, grid)
-            table.append(
-                {"way": way, "grid": grid, "milliseconds": seconds[way] * 1e3, "memory_mb": memory}
-            )
-            print(f"{grid:>3}x{grid:<3} {way:<7}{seconds[way] * 1e3:9.1f} ms {memory:8.0f} MB")
+    rounds = options.rounds or (2 if options.quick else 5)
+    table = [row for grid in grids for row in measure(grid, rounds)]
     if options.out:
         plot(table, options.out)
-    ratios = {f"{way}_vs_dense": seconds["dense"] / seconds[way] for way in WAYS[1:]}
-    report(ratios, grid=grids[-1], table=table)
+    longest = {row.variant: row.milliseconds for row in table if row.grid == grids[-1]}
+    ratios = {f"{name}_vs_dense": longest["dense"] / longest[name] for name in VARIANTS[1:]}
+    report(ratios, grid=grids[-1], table=[row._asdict() for row in table])
 
 
 if __name__ == "__main__":

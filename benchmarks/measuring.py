@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,18 @@ def in_new_process(module: str, *arguments: object) -> Any:
 
 
 def ceiling(dtype: torch.dtype, size: int = 2048, rounds: int = 5) -> float:
-    """Return the rate of a large square matrix product on the CPU, in operations a second."""
-    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-    seconds = interleaved({"product": lambda: a @ b}, rounds)["product"]
-    return 2 * size**3 / seconds
+    """Return the rate of a large square matrix product on the CPU, in operations a second.
+
+    The product is as large as `size`, unless a smaller one takes long already: a machine without
+    units for a type may be a hundred times slower in it.
+    """
+    side = min(256, size)
+    while True:
+        a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
+        seconds = interleaved({"product": partial(torch.matmul, a, b)}, rounds)["product"]
+        if side >= size or seconds > 0.1:
+            return 2 * side**3 / seconds
+        side = min(2 * side, size)
 
 
 def machine() -> dict[str, object]:

@@ -1,8 +1,8 @@
-"""Run OpenAI's dVAE package (`DALL-E==0.1`) on given weights and pictures; see benchmarks/dvae.py.
+"""Run OpenAI's dVAE package (`DALL-E==0.1`) on given weights and images; see benchmarks/dvae.py.
 
 Run by that package's own Python, so this file imports nothing of ours:
 
-    PYTHON openai_dvae_peer.py WEIGHTS.safetensors PICTURES.safetensors OUT.safetensors ROUNDS
+    PYTHON openai_dvae_peer.py WEIGHTS.safetensors IMAGES.safetensors OUT.safetensors ROUNDS
 """
 
 import json
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 
 def main() -> None:
-    weights, pictures, out, rounds = sys.argv[1:]
+    weights, images, out, rounds = sys.argv[1:]
     stored = load_file(weights)
     networks = {"encoder": Encoder(), "decoder": Decoder()}
     for name, network in networks.items():
@@ -25,7 +25,7 @@ def main() -> None:
         own = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
         network.load_state_dict(own)
         network.requires_grad_(False).eval()
-    mapped = load_file(pictures)["mapped"]
+    mapped = load_file(images)["mapped"]
     times: dict[str, list[float]] = {"encode": [], "decode": []}
     with torch.inference_mode():
         for _ in range(int(rounds) + 1):

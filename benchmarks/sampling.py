@@ -1,17 +1,20 @@
-"""Drawing codes: image tokens a second, memory, and how near a step is to the machine's floor.
+"""Sampling codes: image tokens a second, memory, and how near a step is to the machine's floor.
 
-    python -m benchmarks.sampling [--quick] [--peer "COMMAND LINE"]
+    python -m benchmarks.sampling [--quick] [--candidates N ...] [--peer "COMMAND LINE"]
 
 The model is of width 256, 6 layers, 4 heads of 64, the paper's order of patterns, in streams of 64
 text tokens and 16x16 codes and of 256 and 32x32, for 1, 8, 64 and 512 candidates of a caption.
 `eager` is ours as it comes, `compiled` the same step compiled; `bfloat16` and `int8`, compiled with
 such weights, are measured for 8 and 64 in the shorter stream. The baselines are our own: `dense`
-(every layer caches every position, the text once for each candidate) and `recompute` (no cache: a
-full pass a code). Rates are means of the first, the middle and the last row of the grid, each timed
-code by code, choice of the code included; `recompute` is timed on three single codes. `peak_mb` is
-how far drawing raises the process's memory. `--peer` is the command line of another implementation,
-for batch 8 at 64 + 16x16: it must print as its last line a JSON object with
-`image_tokens_per_second`.
+(benchmarks/dense_cache.py: every layer caches every position, the text once for each candidate) and
+`recompute` (no cache: a full pass a code). Rates are means of the first, the middle and the last
+row of the grid, each timed code by code, choice of the code included; `recompute` is timed on three
+single codes. `peak_mb` is how far sampling raises the process's memory. `--peer` is the command
+line of another implementation, for batch 8 at 64 + 16x16: it must print as its last line a JSON
+object with `image_tokens_per_second`.
+
+The ratios compare figures of 8 and of 64 candidates; those whose figures were not measured are left
+out.
 
 The floor of a step is the larger of two times: to read the weights and the caches' slots once at
 the measured memory bandwidth, and to do the products' operations at the measured rate of a large
@@ -24,29 +27,63 @@ import shlex
 import statistics
 import subprocess
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.dense_cache import DenseCache, decode_dense, prefill_dense
 from benchmarks.measuring import ceiling, in_new_process, interleaved, memory_of, report
-from dalle.cache import Cache, DenseLayerCache
+from dalle.cache import Slots
 from dalle.compiled import compile_step
-from dalle.decode import Step, decode_one, eager_step, prefill, slots_of
+from dalle.config import Sampling, TransformerConfig
+from dalle.generate import Step, eager_step, prefill
 from dalle.precision import in_precision
-from dalle.sampling import sample_token
-from dalle.transformer import Transformer, TransformerConfig
+from dalle.sampling import sample_codes
+from dalle.transformer import Transformer
+from dalle_lab.common.errors import UserError, command
 
 STREAMS = {"64+16x16": (64, 16), "256+32x32": (256, 32)}
-CANDIDATES = (1, 8, 64, 512)
+SHORT, LONG = STREAMS
+CANDIDATES, QUICK_CANDIDATES = (1, 8, 64, 512), (8, 64)
 PRECISIONS = {"bfloat16": 2, "int8": 1}
-"""Ways with other weights than float32, and the bytes of each."""
-SHORT = [("64+16x16", 8), ("64+16x16", 64)]
-"""Where they are measured."""
-WAYS = ("eager", "compiled", *PRECISIONS, "dense", "recompute")
+"""Variants with other weights than float32, and the bytes of each."""
+VARIANTS = ("eager", "compiled", *PRECISIONS, "dense", "recompute")
+QUICK_VARIANTS = ("eager", "dense", "recompute")
 SIZES: dict[str, Any] = {
     **{"text_vocab": 4096, "image_vocab": 1024, "depth": 6},
     **{"heads": 4, "head_width": 64, "d_model": 256},
 }
+
+
+class Case(NamedTuple):
+    """What is measured at a time."""
+
+    stream: str
+    variant: str
+    candidates: int
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether it says what no other case says already."""
+        if self.variant == "recompute":
+            return self.candidates <= 8  # its rate no longer grows
+        # Half a minute of compiling each.
+        return self.variant not in PRECISIONS or (
+            self.stream == SHORT and self.candidates in QUICK_CANDIDATES
+        )
+
+
+Found = dict[Case, dict[str, float]]
+
+
+class Ceilings(NamedTuple):
+    """What the machine can do."""
+
+    operations: dict[str, float]
+    """A second, by the name of their type."""
+    bandwidth: float
+    """Bytes a second."""
 
 
 def build(stream: str) -> Transformer:
@@ -57,54 +94,67 @@ def build(stream: str) -> Transformer:
     return Transformer(config).eval().requires_grad_(False)
 
 
-class Drawing:
-    """Candidates of a caption, in the middle of being drawn."""
+class Decoding:
+    """Candidates of a caption, in the middle of being sampled."""
 
     def __init__(self, model: Transformer, step: Step | None, candidates: int, row: int) -> None:
         """`step` is None for dense caches; the codes above `row` are given."""
         stream = model.stream
-        text = torch.randint(0, model.config.text_vocab, (1, stream.text_length))
+        tokens = torch.randint(0, model.config.text_vocab, (1, stream.text_length))
         given = torch.randint(0, model.config.image_vocab, (1, row * stream.columns))
-        dense = Cache([DenseLayerCache(model.mask(pattern)) for pattern in model.patterns])
-        logits, cache = prefill(model, text, given, None if step else dense)
         self.model, self.step, self.candidates = model, step, candidates
-        self.cache = cache.repeat(candidates)
-        self.stores = slots_of(self.cache)
+        self.slots: list[Slots] = []
+        self.dense: list[DenseCache] = []
+        if step:
+            logits, slots = prefill(model, tokens, given)
+            self.slots = [each.repeat(candidates) for each in slots]
+        else:
+            logits, caches = prefill_dense(model, tokens, given)
+            self.dense = [each.repeat(candidates) for each in caches]
         self.logits = logits.expand(candidates, -1)
         self.code = row * stream.columns
 
     def __call__(self) -> None:
-        """Draw a code of each candidate, and decode it."""
-        codes = sample_token(self.logits, torch.rand(self.candidates))
+        """Sample a code of each candidate, and decode it."""
+        codes = sample_codes(self.logits, torch.rand(self.candidates), Sampling())
         if self.step:
-            self.logits = self.step(codes, torch.tensor([self.code]), self.stores)
+            self.logits = self.step(codes, torch.tensor([self.code]), self.slots)
         else:
-            self.logits = decode_one(self.model, codes, self.cache)
+            self.logits = decode_dense(self.model, codes, self.dense)
         self.code += 1
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the caches."""
+        stores = [each.store for each in self.dense if each.store is not None]
+        return sum(x.nbytes for x in (*stores, *(x for each in self.slots for x in each)))
 
 
 @torch.inference_mode()
 def row_times(model: Transformer, step: Step | None, candidates: int, row: int) -> list[float]:
     """Return the seconds of each code of a row."""
-    drawing = Drawing(model, step, candidates, row)
+    decoding = Decoding(model, step, candidates, row)
     times = []
-    for _ in range(min(model.stream.columns, model.stream.image_length - 1 - drawing.code)):
+    for _ in range(min(model.stream.columns, model.stream.image_length - 1 - decoding.code)):
         start = time.perf_counter()
-        drawing()
+        decoding()
         times.append(time.perf_counter() - start)
     return times
 
 
 @torch.inference_mode()
-def peak(stream: str, way: str, candidates: int) -> float:
-    """Return the MB by which drawing raises the memory of this process, which has done no other."""
-    model = build(stream)
+def peak(case: Case) -> float:
+    """Return the MB by which sampling raises the memory of this process, which has done no other.
+
+    The case's variant is `eager` or `dense`.
+    """
+    model = build(case.stream)
 
     def few() -> None:
-        step = None if way == "dense" else eager_step(model)
-        drawing = Drawing(model, step, candidates, model.stream.rows - 1)
+        step = None if case.variant == "dense" else eager_step(model)
+        decoding = Decoding(model, step, case.candidates, model.stream.rows - 1)
         for _ in range(4):
-            drawing()
+            decoding()
 
     return memory_of(few)
 
@@ -113,11 +163,11 @@ def peak(stream: str, way: str, candidates: int) -> float:
 def recompute_times(model: Transformer, candidates: int) -> list[float]:
     """Return the seconds of one code by full passes, at the first, the middle and the last row."""
     stream, times = model.stream, []
-    text = torch.randint(0, model.config.text_vocab, (candidates, stream.text_length))
+    tokens = torch.randint(0, model.config.text_vocab, (candidates, stream.text_length))
     for row in rows_of(model):
         codes = torch.randint(0, model.config.image_vocab, (candidates, row * stream.columns))
         start = time.perf_counter()
-        x = torch.cat([model.embed_text(text), model.embed_codes(codes)], dim=1)
+        x = torch.cat([model.embed_text(tokens), model.embed_codes(codes)], dim=1)
         model.image_head(model.hidden(x)[:, -1])
         times.append(time.perf_counter() - start)
     return times
@@ -129,15 +179,15 @@ def rows_of(model: Transformer) -> list[int]:
     return [0, rows // 2, rows - 1]
 
 
-def measure(model: Transformer, way: str, candidates: int) -> dict[str, float]:
-    """Return a way's figures for some candidates."""
-    if way == "recompute":
+def measure(model: Transformer, variant: str, candidates: int) -> dict[str, float]:
+    """Return a variant's figures for some candidates."""
+    if variant == "recompute":
         seconds = statistics.mean(recompute_times(model, candidates))
         return {"tokens_per_second": candidates / seconds, "step_ms": seconds * 1e3}
     step: Step | None = None
-    if way == "eager":
+    if variant == "eager":
         step = eager_step(model)
-    elif way != "dense":
+    elif variant != "dense":
         torch._dynamo.reset()  # or it would stop compiling after a few shapes
         step = compile_step(model)
     start = time.perf_counter()
@@ -145,11 +195,13 @@ def measure(model: Transformer, way: str, candidates: int) -> dict[str, float]:
     first = time.perf_counter() - start
     steps = [statistics.median(row_times(model, step, candidates, row)) for row in rows_of(model)]
     seconds = statistics.mean(steps)
+    with torch.inference_mode():
+        cache_bytes = Decoding(model, step, candidates, 0).cache_bytes
     return {
         "tokens_per_second": candidates / seconds,
         "step_ms": seconds * 1e3,
         "last_row_vs_first": steps[-1] / steps[0],
-        "cache_mb": Drawing(model, step, candidates, 0).cache.nbytes / 1e6,
+        "cache_mb": cache_bytes / 1e6,
         "first_row_s": first,
     }
 
@@ -161,11 +213,14 @@ def bandwidth() -> float:
     return array.nbytes / seconds
 
 
-def floor_seconds(
-    model: Transformer, candidates: int, weight_bytes: int, rate: float, width: float
-) -> float:
-    """Return the least time of a step at these ceilings: operations and bytes a second."""
-    config = model.config
+def type_of(variant: str) -> str:
+    """Return the name of the type in which a variant computes."""
+    return "bfloat16" if variant in PRECISIONS else "float32"
+
+
+def floor_seconds(model: Transformer, variant: str, candidates: int, ceilings: Ceilings) -> float:
+    """Return the least time of a variant's step at these ceilings; `model` is in float32."""
+    config, weight_bytes = model.config, PRECISIONS.get(variant, 4)
     size = model.image_head.weight.numel()
     size += sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2)
     middle = model.stream.image_length // 2
@@ -175,74 +230,118 @@ def floor_seconds(
     token = 2 * config.heads * config.head_width
     moved = weight_bytes * size + max(2, weight_bytes) * token * (candidates * read + text)
     operations = 2 * candidates * (size + token * (read + text))
-    return max(moved / width, operations / rate)
+    return max(moved / ceilings.bandwidth, operations / ceilings.operations[type_of(variant)])
 
 
-def main() -> None:
+def measure_all(
+    counts: Sequence[int], variants: Sequence[str], ceilings: Ceilings, with_peaks: bool
+) -> Found:
+    """Measure variants for some numbers of candidates in all streams, printing as it goes."""
+    found: Found = {}
+    for stream in STREAMS:
+        model = build(stream)
+        rounded = {name: in_precision(model, name) for name in PRECISIONS if name in variants}
+        for case in (Case(stream, name, count) for count in counts for name in variants):
+            if not case.is_worth_it:
+                continue
+            _, variant, candidates = case
+            figures = measure(rounded.get(variant, model), variant, candidates)
+            if variant not in ("dense", "recompute"):
+                least = floor_seconds(model, variant, candidates, ceilings)
+                figures["floor_share"] = least * 1e3 / figures["step_ms"]
+            if variant in ("eager", "dense") and with_peaks:
+                figures["peak_mb"] = in_new_process("benchmarks.sampling", "--peak", *case)
+            found[case] = figures
+            shown = "".join(f"  {name} {value:.4g}" for name, value in figures.items())
+            print(f"{stream:<10}{variant:<10}{candidates:>4}{shown}", flush=True)
+    return found
+
+
+def ratios_of(found: Found, peer: float | None = None) -> dict[str, float]:
+    """Return the ratios whose parts were measured.
+
+    Args:
+        found: the figures of each case.
+        peer: another implementation's tokens a second, for 8 candidates in the short stream.
+    """
+    measured = {case.variant for case in found}
+    best = "compiled" if "compiled" in measured else "eager"  # in float32, as the baselines
+    ratios: dict[str, float] = {}
+    long, dense = found.get(Case(LONG, best, 64)), found.get(Case(LONG, "dense", 64))
+    if long:
+        ratios["last_row_vs_first"] = long["last_row_vs_first"]
+        ratios["floor_share_64"] = long["floor_share"]
+    if long and dense:
+        ratios["vs_dense_cache_64"] = long["tokens_per_second"] / dense["tokens_per_second"]
+        ratios["cache_memory_vs_dense"] = dense["cache_mb"] / long["cache_mb"]
+    eight = {
+        variant: found[Case(SHORT, variant, 8)]["tokens_per_second"]
+        for variant in VARIANTS
+        if Case(SHORT, variant, 8) in found
+    }
+    if best in eight and "recompute" in eight:
+        ratios["vs_recompute_8"] = eight[best] / eight["recompute"]
+    if best in eight and peer:
+        ratios["vs_peer_batch8"] = eight[best] / peer
+        for variant in ("eager", *PRECISIONS):
+            if variant in eight:
+                ratios[f"vs_peer_batch8_{variant}"] = eight[variant] / peer
+    return ratios
+
+
+def peer_rate(command: str) -> float:
+    """Return the tokens a second that another implementation's command prints."""
+    done = subprocess.run(shlex.split(command), check=True, stdout=subprocess.PIPE, text=True)
+    rate = json.loads(done.stdout.strip().splitlines()[-1])["image_tokens_per_second"]
+    print(f"peer, batch 8: {rate:.4g} tokens a second")
+    return rate
+
+
+def read_arguments() -> argparse.Namespace:
+    """Return the options. Raises `UserError` for what cannot be measured, before anything is."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="8 and 64 candidates alone")
-    parser.add_argument("--peer", default="", help="command line of another implementation")
     parser.add_argument(
-        "--candidates", type=int, nargs="+", default=CANDIDATES, help="counts, 8 and 64 among them"
+        "--quick", action="store_true", help="8 and 64 candidates alone, nothing compiled"
     )
-    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)  # stream, way, candidates
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="numbers of candidates, for ratios 8 and 64 among them (default 1 8 64 512)",
+    )
+    parser.add_argument("--peer", default="", help="command line of another implementation")
+    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)  # stream, variant, candidates
     options = parser.parse_args()
+    options.candidates = options.candidates or (QUICK_CANDIDATES if options.quick else CANDIDATES)
+    if min(options.candidates) < 1:
+        raise UserError(f"--candidates {min(options.candidates)}: write numbers of at least 1")
+    if options.peer and 8 not in options.candidates:
+        raise UserError("--peer is compared at 8 candidates: have 8 among --candidates")
+    return options
+
+
+@command
+def main() -> None:
+    options = read_arguments()
     if options.peak:
-        print(peak(options.peak[0], options.peak[1], int(options.peak[2])))
+        stream, variant, candidates = options.peak
+        print(peak(Case(stream, variant, int(candidates))))
         return
-    rates = {name: ceiling(getattr(torch, name)) for name in ("float32", "bfloat16")}
-    width = bandwidth()
-    counts = (8, 64) if options.quick else tuple(options.candidates)
-    ways = ("eager", "dense", "recompute") if options.quick else WAYS
-    table: list[dict[str, object]] = []
-    found: dict[tuple[str, str, int], dict[str, float]] = {}
-    for stream in STREAMS:
-        model = build(stream)
-        models = {way: in_precision(model, way) for way in PRECISIONS if way in ways}
-        for candidates in counts:
-            for way in ways:
-                if way == "recompute" and candidates > 8:
-                    continue  # its rate no longer grows
-                if way in PRECISIONS and (stream, candidates) not in SHORT:
-                    continue  # half a minute of compiling each
-                figures = measure(models.get(way, model), way, candidates)
-                if way not in ("dense", "recompute"):
-                    rate = rates["bfloat16" if way in PRECISIONS else "float32"]
-                    least = floor_seconds(model, candidates, PRECISIONS.get(way, 4), rate, width)
-                    figures["floor_share"] = least * 1e3 / figures["step_ms"]
-                if way in ("eager", "dense") and not options.quick:
-                    arguments = ("--peak", stream, way, candidates)
-                    figures["peak_mb"] = in_new_process("benchmarks.sampling", *arguments)
-                found[stream, way, candidates] = figures
-                table.append({"stream": stream, "way": way, "candidates": candidates, **figures})
-                print(
-                    f"{stream:<10}{way:<10}{candidates:>4}"
-                    + "".join(f"  {name} {value:.4g}" for name, value in figures.items()),
-                    flush=True,
-                )
-    best = "eager" if options.quick else "compiled"  # in float32, as the baselines
-    long, many = found["256+32x32", best, 64], found["256+32x32", "dense", 64]
-    ratios = {
-        "vs_dense_cache_64": long["tokens_per_second"] / many["tokens_per_second"],
-        "cache_memory_vs_dense": many["cache_mb"] / long["cache_mb"],
-        "last_row_vs_first": long["last_row_vs_first"],
-        "floor_share_64": long["floor_share"],
-    }
-    eight = {way: found["64+16x16", way, 8]["tokens_per_second"] for way in ways}
-    ratios["vs_recompute_8"] = eight[best] / eight["recompute"]
-    if options.peer:
-        done = subprocess.run(
-            shlex.split(options.peer), check=True, stdout=subprocess.PIPE, text=True
-        )
-        peer = json.loads(done.stdout.strip().splitlines()[-1])["image_tokens_per_second"]
-        print(f"peer, batch 8: {peer:.4g} tokens a second")
-        ratios["vs_peer_batch8"] = eight[best] / peer
-        for way in set(ways) & {"eager", *PRECISIONS}:
-            ratios[f"vs_peer_batch8_{way}"] = eight[way] / peer
-    report(ratios, table=table, operations_per_second=rates, bytes_per_second=width)
+    variants = QUICK_VARIANTS if options.quick else VARIANTS
+    types = sorted({type_of(variant) for variant in variants})
+    ceilings = Ceilings({name: ceiling(getattr(torch, name)) for name in types}, bandwidth())
+    found = measure_all(options.candidates, variants, ceilings, with_peaks=not options.quick)
+    peer = peer_rate(options.peer) if options.peer else None
+    report(
+        ratios_of(found, peer),
+        table=[case._asdict() | figures for case, figures in found.items()],
+        operations_per_second=ceilings.operations,
+        bytes_per_second=ceilings.bandwidth,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -22,8 +22,9 @@ from typing import Any
 import torch
 
 from benchmarks.measuring import ceiling, interleaved, report
-from dalle.transformer import Transformer, TransformerConfig
-from training.memory import keep_freed_memory
+from dalle.config import TransformerConfig
+from dalle.transformer import Transformer
+from dalle_lab.training.memory import keep_freed_memory
 
 TEXT, GRID, BATCH = 256, 32, 2
 SIZES: dict[str, Any] = {
@@ -70,12 +71,12 @@ def training_step(variant: str) -> Callable[[], None]:
     config = TransformerConfig(**SIZES, **VARIANTS[variant])
     model = Transformer(config)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    text = torch.randint(0, config.text_vocab, (BATCH, TEXT))
+    tokens = torch.randint(0, config.text_vocab, (BATCH, TEXT))
     codes = torch.randint(0, config.image_vocab, (BATCH, GRID**2))
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled="float32" not in variant):
-            loss = model(text, codes).total
+            loss = model(tokens, codes).total
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
@@ -108,6 +109,21 @@ def measured(command: list[str]) -> dict[str, float]:
     return {"tokens": figures["tokens_per_second"], "memory_mb": figures["peak"] * unit / 1e6}
 
 
+def measured_in_turns(commands: dict[str, list[str]], rounds: int) -> dict[str, dict[str, float]]:
+    """Return the medians of what `measured` says of each command, after printing them."""
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, command in commands.items():
+            runs[name].append(measured(command))
+    table = {
+        name: {key: statistics.median(run[key] for run in done) for key in done[0]}
+        for name, done in runs.items()
+    }
+    for name, figures in table.items():
+        print(f"{name:<14}{figures['tokens']:9.0f} tokens/s {figures['memory_mb']:9.0f} MB")
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -127,16 +143,7 @@ def main() -> None:
     commands = {name: [*own, name] for name in names}
     if options.peer:
         commands["peer"] = shlex.split(options.peer)
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
-    for _ in range(options.rounds or (1 if options.quick else 3)):
-        for name, command in commands.items():
-            runs[name].append(measured(command))
-    table = {
-        name: {key: statistics.median(run[key] for run in done) for key in done[0]}
-        for name, done in runs.items()
-    }
-    for name, figures in table.items():
-        print(f"{name:<14}{figures['tokens']:9.0f} tokens/s {figures['memory_mb']:9.0f} MB")
+    table = measured_in_turns(commands, options.rounds or (1 if options.quick else 3))
     rates = {name: ceiling(getattr(torch, name)) for name in ("float32", "bfloat16")}
     report(ratios_of(table, rates), table=table, ceilings=rates)
 

@@ -3,7 +3,7 @@
 model.safetensors  config.yaml   the transformer
 text.json                        the text encoding
 tokenizer/                       the image tokenizer, a folder of its own
-reranker/                        the dual encoder that scores what is drawn, if there is one
+reranker/                        the dual encoder that scores what is sampled, if there is one
 """
 
 import shutil
@@ -11,30 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 
+from dalle.config import TransformerConfig
 from dalle.precision import in_precision
-from dalle.text import TEXT, TextTokenizer
 from dalle.text_to_image import TextToImage
-from dalle.transformer import Transformer, TransformerConfig
+from dalle.transformer import Transformer
+from dalle_lab.common.checkpoint import CONFIG, load_into, read_metadata, read_weights, write_model
+from dalle_lab.common.config import read_yaml, to_yaml
+from dalle_lab.common.errors import UserError
+from dalle_lab.common.files import write_folder
+from dalle_lab.common.schema import build
+from dalle_lab.data.text import TEXT, TextTokenizer
 from dual_encoder.checkpoint import load_dual_encoder
-from dvae.checkpoint import (
-    SavedTokenizer,
-    load_tokenizer,
-    save_tokenizer,
-    tokenizer_fingerprint,
-)
+from dvae.checkpoint import load_tokenizer, save_tokenizer, tokenizer_fingerprint
+from dvae.kinds import SavedTokenizer
 from dvae.tokenizer import ImageTokenizer
-from training.checkpoint import (
-    CONFIG,
-    load_into,
-    read_metadata,
-    read_weights,
-    write_folder,
-    write_model,
-)
-from training.config import merge, read_yaml, to_yaml
-from training.errors import UserError
 
 TOKENIZER, RERANKER = "tokenizer", "reranker"
 FINGERPRINT = "image_tokenizer"  # names the image tokenizer whose codes were learned
@@ -73,7 +64,7 @@ def save_text_to_image(folder: Path, model: TextToImage, tokenizer: SavedTokeniz
             metadata={FINGERPRINT: tokenizer_fingerprint(model.tokenizer)},
             dtype=torch.bfloat16,
         )
-        model.text.save(new / TEXT)
+        model.text_tokenizer.save(new / TEXT)
         save_tokenizer(new / TOKENIZER, model.tokenizer, tokenizer)
         if (folder / RERANKER).is_dir():  # put there by hand: it outlives the next save
             shutil.copytree(folder / RERANKER, new / RERANKER)
@@ -83,40 +74,60 @@ def save_text_to_image(folder: Path, model: TextToImage, tokenizer: SavedTokeniz
 
 def load_text_to_image(
     folder: str | Path,
+    *,
+    device: str | torch.device = "cpu",
     precision: str = "float32",
     compiled: bool = False,
     reranker: str | Path | None = None,
+    rerank: bool = True,
 ) -> TextToImage:
-    """Return a folder's models, in evaluation mode. Raises `UserError`.
+    """Return a folder's models, in evaluation mode.
 
-    `precision` is that of the transformer (`dalle.precision`). `compiled` makes its decoding step
-    several times faster, for half a minute of compiling at the first batch of each size.
-    `reranker` is a dual encoder's folder; by default it is the model folder's own, if it has one.
+    Args:
+        folder: written by `save_text_to_image`.
+        device: where the models go.
+        precision: of the transformer (`dalle.precision`).
+        compiled: make its decoding step several times faster, for half a minute of compiling at
+            the first batch of each size.
+        reranker: a dual encoder's folder; by default the model folder's own, if it has one.
+        rerank: whether to load a reranker at all.
+
+    Raises:
+        UserError: files that are missing, damaged or do not belong together.
     """
     folder = Path(folder)
-    weights = read_weights(folder)
-    stored = read_yaml(folder / CONFIG)
-    if not (folder / TEXT).exists() or "model" not in stored:
-        raise UserError(f"{folder} is not a text-to-image model: it has no {TEXT}")
-    kept = OmegaConf.create({"model": stored.model})
-    config: SavedTransformer = merge(SavedTransformer(), kept, source=str(folder / CONFIG))
+    transformer, fingerprint = _load_transformer(folder)
     tokenizer, _ = load_tokenizer(folder / TOKENIZER)
-    check_fit(config.model, tokenizer, str(folder / TOKENIZER))
-    expected = read_metadata(folder).get(FINGERPRINT)
-    if expected != tokenizer_fingerprint(tokenizer):
+    check_fit(transformer.config, tokenizer, str(folder / TOKENIZER))
+    if fingerprint != tokenizer_fingerprint(tokenizer):
         raise UserError(
             f"{folder / TOKENIZER} is not the image tokenizer that this model was trained with; "
             "copy the whole folder again"
         )
-    transformer = Transformer(config.model)
-    load_into(transformer, weights, folder)
-    transformer = in_precision(transformer.eval().requires_grad_(False), precision)
-    step = None
+    if reranker is None and (folder / RERANKER).is_dir():
+        reranker = folder / RERANKER
+    model = TextToImage(
+        in_precision(transformer, precision),
+        TextTokenizer.load(folder / TEXT),
+        tokenizer,
+        reranker=load_dual_encoder(Path(reranker)) if reranker and rerank else None,
+    ).to(device)
     if compiled:
         from dalle.compiled import compile_step  # it takes seconds to import
 
-        step = compile_step(transformer)
-    if reranker is None and (folder / RERANKER).is_dir():
-        reranker = folder / RERANKER
-    ranker = load_dual_encoder(Path(reranker)) if reranker else None
-    return TextToImage(transformer, TextTokenizer.load(folder / TEXT), tokenizer, step, ranker)
+        model.step = compile_step(model.transformer)
+    return model
+
+
+def _load_transformer(folder: Path) -> tuple[Transformer, str | None]:
+    """Return a folder's transformer, and the fingerprint of the tokenizer that it knows."""
+    weights = read_weights(folder)
+    stored = read_yaml(folder / CONFIG)
+    if not (folder / TEXT).exists() or "model" not in stored:
+        raise UserError(f"{folder} is not a text-to-image model: it has no {TEXT}")
+    kept = {"model": stored["model"]}
+    config = build(SavedTransformer(), kept, str(folder / CONFIG)).model
+    transformer = Transformer(config)
+    load_into(transformer, weights, folder)
+    transformer.eval().requires_grad_(False)
+    return transformer, read_metadata(folder).get(FINGERPRINT)

@@ -1,4 +1,4 @@
-"""The decoding step, compiled. Apart from `dalle.decode`, for the compiler takes long to import."""
+"""The decoding step, compiled: apart from `dalle.generate`, as the compiler is slow to import."""
 
 import io
 import warnings
@@ -12,9 +12,9 @@ import torch._inductor.exc
 from torch import Tensor, nn
 
 from dalle.cache import Slots
-from dalle.decode import Step, decode_step
+from dalle.generate import Step, decode_step
 from dalle.transformer import Transformer
-from training.errors import UserError
+from dalle_lab.common.errors import UserError
 
 SETTINGS: dict[str, bool] = {"freezing": True, "max_autotune": True}
 """Of PyTorch's compiler: weights are constants, and the fastest of several products is taken."""
@@ -67,8 +67,8 @@ def compile_step(model: Transformer) -> Step:
         except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"the decoding step cannot be compiled here ({reason}): draw without compiling, or "
-                "install a C++ compiler"
+                f"the decoding step cannot be compiled here ({reason}): sample without "
+                "compiling, or install a C++ compiler"
             ) from None
         known.add(len(codes))
         return out

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from dalle.text import PADDING
+from dalle_lab.data.text import PADDING
 
 MOST_LOGITS = 2**21
 """Logits that may exist at a time: 8 MiB in float32, and some five times that in the backward pass,
@@ -22,26 +22,25 @@ class Losses(NamedTuple):
     image: Tensor
 
 
-def stream_losses(
-    text_head: nn.Linear,
-    h_text: Tensor,
-    text: Tensor,
-    image_head: nn.Linear,
-    h_image: Tensor,
-    codes: Tensor,
-    text_weight: float,
-) -> Losses:
+Part = tuple[nn.Linear, Tensor, Tensor]
+"""A head, what it reads [B, n, d], and its targets [B, n]."""
+
+
+def stream_losses(text: Part, image: Part, text_weight: float) -> Losses:
     """The loss of section 2.2: each part a mean over its own tokens, then weighted.
 
-    The heads read `h_text` [B, T, d] and `h_image` [B, RC, d]. `text` [B, T] has `PADDING` where
-    there is none, which is not counted; `codes` are [B, RC]. The image part weighs
-    1 - `text_weight`.
+    Args:
+        text: the text head, its inputs [B, T, d], and tokens [B, T] with `PADDING` where there is
+            no text, which is not counted.
+        image: the image head, its inputs [B, RC, d], and codes [B, RC].
+        text_weight: weight of the text part; the image part has the rest of 1.
     """
-    text_sum = summed_cross_entropy(text_head, h_text.flatten(0, 1), text.flatten())
+    head, h, tokens = text
+    text_sum = summed_cross_entropy(head, h.flatten(0, 1), tokens.flatten())
     # Without the clamp a batch of nothing but padding would give 0 / 0.
-    text_loss = text_sum / (text != PADDING).sum().clamp(min=1)
-    image_sum = summed_cross_entropy(image_head, h_image.flatten(0, 1), codes.flatten())
-    image_loss = image_sum / codes.numel()
+    text_loss = text_sum / (tokens != PADDING).sum().clamp(min=1)
+    head, h, codes = image
+    image_loss = summed_cross_entropy(head, h.flatten(0, 1), codes.flatten()) / codes.numel()
     total = text_weight * text_loss + (1 - text_weight) * image_loss
     return Losses(total, text_loss, image_loss)
 

@@ -1,4 +1,4 @@
-"""Weights for drawing in fewer bits: faster, at a measured cost (docs/experiments.md)."""
+"""Weights for sampling in fewer bits: faster, at a measured cost (docs/experiments.md)."""
 
 import copy
 
@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dalle.config import PRECISIONS
 from dalle.transformer import Transformer
-from training.errors import UserError
-
-PRECISIONS = ("float32", "bfloat16", "int8")
+from dalle_lab.common.errors import UserError
 
 
 class Int8Linear(nn.Module):
@@ -42,7 +41,7 @@ class Int8Linear(nn.Module):
 
 
 def in_precision(model: Transformer, precision: str) -> Transformer:
-    """Return a model that draws in a precision: itself in float32, else a copy.
+    """Return a model that samples in a precision: itself in float32, else a copy.
 
     bfloat16 is for weights and activations alike; int8 for the weights of the blocks and the image
     head, the rest being bfloat16. Raises `UserError` for a precision that does not exist.

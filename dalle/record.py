@@ -1,154 +1,120 @@
-"""What drawing leaves behind: pictures, a labelled grid, and a JSON that says how to draw each."""
+"""What sampling leaves behind: images, a labelled grid, and a JSON that says how to repeat each."""
 
-import argparse
 import json
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
-from dalle.generate import DRAW
-from dalle.text_to_image import Drawn, TextToImage
-from training.errors import UserError
-from training.grids import grid
+from dalle.generate import TO_SAMPLE
+from dalle.request import Request
+from dalle.text_to_image import Samples
+from dalle_lab.common.errors import UserError
+from dalle_lab.common.images import grid
 
 RECORD, GRID = "samples.json", "grid.png"
-ROUNDING = 2
-"""Grey levels by which the same codes' pictures may differ."""
 
 
-def make_folder(folder: Path) -> Path:
-    """Make the output folder now, so that no picture is drawn in vain. Raises `UserError`."""
-    probe = folder / ".writable"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}; set --out") from None
-    return folder
-
-
-def slug(caption: str) -> str:
-    """Return a folder name for a caption."""
-    return re.sub(r"\W+", "-", caption.lower()).strip("-")[:60] or "caption"
-
-
-def redraw_command(options: argparse.Namespace, candidate: int) -> str:
-    """Return the command line that draws one candidate alone."""
-    words = ["python", "sample.py", "--text", options.text, "--model", str(options.model)]
-    words += ["--seed", str(options.seed), "--first", str(candidate), "--candidates", "1"]
-    words += ["--temperature", str(options.temperature), "--guidance", str(options.guidance)]
-    words += ["--top-k", str(options.top_k), "--top-p", str(options.top_p)]
-    if options.precision != "float32":
-        words += ["--precision", options.precision]
-    if options.compile:
+def repeat_command(request: Request, candidate: int) -> str:
+    """Return the command line that samples one candidate alone."""
+    sampling = request.sampling
+    words = ["python", "sample.py", "--text", request.text, "--model", request.model]
+    words += ["--seed", sampling.seed, "--first", candidate, "--candidates", 1]
+    words += ["--temperature", sampling.temperature, "--guidance", sampling.guidance_scale]
+    words += ["--top-k", sampling.top_k, "--top-p", sampling.top_p]
+    if request.precision != "float32":
+        words += ["--precision", request.precision]
+    if request.compile:
         words += ["--compile"]
-    if options.image:
-        words += ["--image", str(options.image)]
-    if options.keep_rows is not None:
-        words += ["--keep-rows", str(options.keep_rows)]
-    if options.redraw_from is not None:
-        words += ["--redraw-from", *map(str, options.redraw_from)]
-    return shlex.join(words)
+    if request.image:
+        words += ["--image", request.image]
+    if request.keep_rows is not None:
+        words += ["--keep-rows", request.keep_rows]
+    if request.redraw_from is not None:
+        words += ["--redraw-from", *request.redraw_from]
+    return shlex.join(map(str, words))
 
 
 def write(
     folder: Path,
-    options: argparse.Namespace,
-    drawn: Drawn,
+    request: Request,
+    samples: Samples,
     given: Tensor | None,
     scores: Sequence[float] | None = None,
 ) -> tuple[Path, Path]:
-    """Write candidates, grid and record; return the paths of the last two. Raises `UserError`.
+    """Write candidates, grid and record; return the paths of the last two.
 
-    `scores` are the reranker's, in whose order the candidates then come.
+    Args:
+        folder: exists.
+        request: what was asked for, with the sampling as it was.
+        samples: the candidates of one caption.
+        given: [RC] codes that were kept, if any.
+        scores: the reranker's, in whose order the candidates then come.
+
+    Raises:
+        UserError: the folder cannot be written into.
     """
-    likelihoods = drawn.log_likelihood.tolist()
-    shown = likelihoods if scores is None else scores
-    try:
-        names = [f"{options.seed}-{k:03d}.png" for k in drawn.candidates]
-        for name, image in zip(names, drawn.pictures, strict=True):
-            image.save(folder / name)
-        digits = 0 if scores is None else 1
-        labels = [
-            f"#{k}  {value:.{digits}f}" for k, value in zip(drawn.candidates, shown, strict=True)
-        ]
-        sheet(drawn.pictures, labels, options.text).save(folder / GRID)
-        record = {
-            "text": options.text,
-            "model": str(options.model),
-            "seed": options.seed,
-            "temperature": options.temperature,
-            "top_k": options.top_k,
-            "top_p": options.top_p,
-            "guidance": options.guidance,
-            "precision": options.precision,
-            "image": str(options.image) if options.image else None,
-            "reranker": str(options.reranker) if scores is not None else None,
-            "kept_codes": 0 if given is None else int((given != DRAW).sum()),
-            "candidates": [
-                {
-                    "file": name,
-                    "candidate": candidate,
-                    "log_likelihood": value,
-                    "score": score,
-                    "command": redraw_command(options, candidate),
-                    "codes": codes,
-                }
-                for name, candidate, value, score, codes in zip(
-                    names,
-                    drawn.candidates,
-                    likelihoods,
-                    scores or [None] * len(names),
-                    drawn.codes.tolist(),
-                    strict=True,
-                )
-            ],
+    names = [f"{request.sampling.seed}-{k:03d}.png" for k in samples.candidates]
+    likelihoods = samples.log_likelihood.tolist()
+    values = [f"{v:.0f}" for v in likelihoods] if scores is None else [f"{v:.1f}" for v in scores]
+    labels = [f"#{k}  {value}" for k, value in zip(samples.candidates, values, strict=True)]
+    candidates = [
+        {
+            "file": name,
+            "candidate": candidate,
+            "log_likelihood": value,
+            "score": score,
+            "command": repeat_command(request, candidate),
+            "codes": codes,
         }
+        for name, candidate, value, score, codes in zip(
+            names,
+            samples.candidates,
+            likelihoods,
+            scores or [None] * len(names),
+            samples.codes.tolist(),
+            strict=True,
+        )
+    ]
+    record = _settings(request, given, scores is not None) | {"candidates": candidates}
+    try:
+        for name, image in zip(names, samples.images, strict=True):
+            image.save(folder / name)
+        sheet(samples.images, labels, request.text).save(folder / GRID)
         (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write into {folder}: {error.strerror}; set --out") from None
     return folder / GRID, folder / RECORD
 
 
-def sheet(pictures: list[Image.Image], labels: list[str] | None, title: str) -> Image.Image:
-    """Return a grid that is not much taller than wide, of pictures at twice their size."""
-    columns = min(len(pictures), max(8, round(len(pictures) ** 0.5)))
-    return grid(pictures, columns, labels, title, scale=2)
+def _settings(request: Request, given: Tensor | None, ranked: bool) -> dict[str, Any]:
+    """What all candidates have in common."""
+    sampling = request.sampling
+    return {
+        "text": request.text,
+        "model": str(request.model),
+        "seed": sampling.seed,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "guidance": sampling.guidance_scale,
+        "precision": request.precision,
+        "image": str(request.image) if request.image else None,
+        "reranker": str(request.reranker) if ranked else None,
+        "kept_codes": 0 if given is None else int((given != TO_SAMPLE).sum()),
+    }
 
 
-def write_preview(path: Path, pictures: list[Image.Image], title: str) -> None:
-    """Write pictures that are still being drawn, so that a viewer never sees half a file."""
+def sheet(images: list[Image.Image], labels: list[str] | None, title: str) -> Image.Image:
+    """Return a grid that is not much taller than wide, of images at twice their size."""
+    return grid(images, min(len(images), max(8, round(len(images) ** 0.5))), labels, title, scale=2)
+
+
+def write_preview(path: Path, images: list[Image.Image], title: str) -> None:
+    """Write images that are not yet complete, so that a viewer never sees half a file."""
     new = path.with_name(f".{path.name}")
-    sheet(pictures, None, title).save(new, format="PNG")
+    sheet(images, None, title).save(new, format="PNG")
     new.replace(path)
-
-
-def recorded_codes(path: Path, image: Image.Image, model: TextToImage) -> Tensor | None:
-    """Return the codes [RC] that a picture was drawn from, or None if it is not one of the model's.
-
-    Encoding a drawn picture again would change some of them. The record beside it is believed only
-    where its codes give the very picture.
-    """
-    try:
-        record = json.loads((path.parent / RECORD).read_text("utf-8"))
-        entry: dict[str, Any] = next(c for c in record["candidates"] if c["file"] == path.name)
-        codes = torch.tensor(entry["codes"])
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
-        return None
-    tokenizer = model.tokenizer
-    fits = codes.dtype == torch.int64 and codes.shape == (tokenizer.rows * tokenizer.columns,)
-    if not fits or codes.min() < 0 or codes.max() >= tokenizer.vocab_size:
-        return None
-    again = np.asarray(model.pictures(codes[None])[0], dtype=np.int16)
-    if again.shape != (*image.size[::-1], 3):
-        return None
-    # A picture that was decoded beside others may differ by rounding.
-    return codes if np.abs(again - np.asarray(image)).max() <= ROUNDING else None

@@ -1,12 +1,11 @@
 """From logits to codes: guidance, temperature, truncation, and random numbers that seeds name."""
 
 import hashlib
-import math
 
 import torch
 from torch import Tensor
 
-from training.errors import UserError
+from dalle.config import Sampling
 
 
 def guide(logits: Tensor, scale: float) -> Tensor:
@@ -35,23 +34,16 @@ def truncate(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     return torch.empty_like(logits).scatter_(-1, order, ranked)
 
 
-def sample_token(
-    logits: Tensor,
-    uniforms: Tensor,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-) -> Tensor:
-    """Draw a code for each row by inverse CDF: `logits` [B, K] and `uniforms` [B] to codes [B].
+def sample_codes(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
+    """Sample a code for each row by inverse CDF: `logits` [B, K] and `uniforms` [B] to codes [B].
 
     The code is the first whose cumulated probability exceeds the uniform number in [0, 1). The
     temperature divides the logits first; `top_k` and `top_p` then truncate, see `truncate`.
     """
-    check_sampling(temperature, top_k, top_p, logits.shape[-1])
     logits = logits.float()
     # The largest goes to 0 first: a very low temperature would carry it to infinity.
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
-    share = truncate(logits, top_k, top_p).softmax(dim=-1)
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
+    share = truncate(logits, sampling.top_k, sampling.top_p).softmax(dim=-1)
     # Sums on a GPU need not grow steadily in the last bit: a code without probability is put out
     # of reach by hand, and so is the end of the scale.
     cdf = share.cumsum(dim=-1).masked_fill(share == 0, 0)
@@ -60,22 +52,10 @@ def sample_token(
     return (cdf > target[:, None]).byte().argmax(dim=-1)
 
 
-def check_sampling(temperature: float, top_k: int, top_p: float, vocabulary: int) -> None:
-    """Raise `UserError` for a value that `sample_token` cannot sample with."""
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise UserError(
-            f"temperature is {temperature}: write a number above 0 (top_k=1 takes the likeliest)"
-        )
-    if not 0 <= top_k <= vocabulary:
-        raise UserError(f"top_k is {top_k}: write 0 (off) or 1 to {vocabulary}, the codebook size")
-    if not 0 < top_p <= 1:
-        raise UserError(f"top_p is {top_p}: write a share above 0, up to 1 (off)")
-
-
 def candidate_uniforms(seed: int, candidate: int, count: int) -> Tensor:
     """The random numbers of candidate k of seed s, one a code: [count] in [0, 1), on the CPU.
 
-    A (seed, candidate) pair names its numbers, whatever else is drawn beside it.
+    A (seed, candidate) pair names its numbers, whatever else is sampled beside it.
     """
     # PyTorch's CPU generator keeps 32 bits of its seed. Each step below is a bijection of the
     # candidate in 32 bits (those after the xor are MurmurHash3's finaliser), so no two candidates

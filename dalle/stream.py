@@ -1,10 +1,14 @@
 """Who stands where: the one sequence of text and image tokens (paper section 2.2)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from dalle_lab.common.errors import UserError
 
-from training.errors import UserError
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,201 +1,181 @@
-"""Captions to pictures: the models of a folder, and what they are asked.
+"""Captions to images: the models of a folder, and what they are asked.
 
 model = load_text_to_image("models/emoji")
-drawn = model.generate(["a red heart", "a cat face"], candidates=4)
-drawn.pictures[0].save("heart.png")
+samples = model.generate(["a red heart", "a cat face"], candidates=4)
+samples.images[0].save("heart.png")
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dalle.decode import Step
-from dalle.generate import (
-    DRAW,
-    Progress,
-    at_once,
-    fitting_batch,
-    generate_batches,
-    log_likelihood,
-)
-from dalle.text import TextTokenizer
+from dalle.config import Sampling
+from dalle.generate import TO_SAMPLE, Progress, Step, generate_batches
 from dalle.transformer import Transformer
-from dual_encoder.checkpoint import Ranker
-from dual_encoder.rank import scores
+from dalle_lab.common.errors import UserError
+from dalle_lab.common.images import centre_square, to_array, to_image, to_tensor
+from dalle_lab.data.text import TextTokenizer
+from dual_encoder.rank import similarities
+from dual_encoder.ranker import Ranker
 from dvae.tokenizer import ImageTokenizer
-from training.errors import UserError
-from training.pictures import centre_square, to_array, to_picture, to_tensor
 
 GUIDANCE = 4.0
 """Guidance of models that were trained for it: docs/experiments.md shows what it does."""
 BLANK = 0.85
-"""Grey of what is still to be drawn."""
+"""Grey of what is still to be sampled."""
 
 
-class Drawn(NamedTuple):
-    """N drawn pictures; from `generate` a caption's candidates stand side by side."""
+class Samples(NamedTuple):
+    """N sampled images; a caption's candidates stand side by side. Tensors are on the CPU."""
 
-    pictures: list[Image.Image]
+    images: list[Image.Image]
     codes: Tensor
     """[N, RC], in raster order."""
     log_likelihood: Tensor
-    """[N] log probability of the drawn codes under the caption, in nats (`Generated`)."""
+    """[N] log probability of the sampled codes under the caption, in nats (`Generated`)."""
     captions: list[str]
-    """Each picture's caption."""
+    """Each image's caption."""
     seeds: list[int]
-    """Each picture's seed, which with its candidate's number names it."""
+    """Each image's seed, which with its candidate's number names it."""
     candidates: list[int]
-    """Each picture's number among the candidates of its caption and seed."""
+    """Each image's number among the candidates of its caption and seed."""
+
+    def select(self, order: Sequence[int]) -> "Samples":
+        """Some of the images, in the order given."""
+        index = torch.tensor(order, dtype=torch.long)
+        chosen: list[Any] = [
+            part[index] if isinstance(part, Tensor) else [part[i] for i in order] for part in self
+        ]
+        return Samples(*chosen)
 
 
-def select(drawn: Drawn, order: Sequence[int]) -> Drawn:
-    """Return some of the pictures, in the order given."""
-    chosen = torch.tensor(order)
-    return Drawn(
-        [drawn.pictures[i] for i in order],
-        drawn.codes[chosen],
-        drawn.log_likelihood[chosen],
-        [drawn.captions[i] for i in order],
-        [drawn.seeds[i] for i in order],
-        [drawn.candidates[i] for i in order],
-    )
+def join(parts: Iterable[Samples]) -> Samples:
+    """Return several batches of images as one."""
+    joined: list[Any] = [
+        torch.cat(each) if isinstance(each[0], Tensor) else [*chain(*each)]
+        for each in zip(*parts, strict=True)
+    ]
+    return Samples(*joined)
 
 
-def join(parts: Iterable[Drawn]) -> Drawn:
-    """Return several batches of pictures as one."""
-    pictures, codes, likelihoods, captions, seeds, candidates = zip(*parts, strict=True)
-    return Drawn(
-        [*chain(*pictures)],
-        torch.cat(codes),
-        torch.cat(likelihoods),
-        [*chain(*captions)],
-        [*chain(*seeds)],
-        [*chain(*candidates)],
-    )
-
-
-class TextToImage(NamedTuple):
-    """Everything that turns a caption into pictures."""
+@dataclass(eq=False)
+class TextToImage:
+    """Everything that turns a caption into images."""
 
     transformer: Transformer
-    text: TextTokenizer
+    text_tokenizer: TextTokenizer
     tokenizer: ImageTokenizer
     step: Step | None = None
-    """How a code is decoded, where not as `generate_batches` has it."""
+    """How a code is decoded, where not by `eager_step`."""
     reranker: Ranker | None = None
-    """The dual encoder that scores what is drawn, if there is one."""
+    """The dual encoder that scores what is sampled, if there is one."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return self.transformer.start.device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move all models to a device, in place, with what they need there for sampling."""
+        for model in (self.transformer, self.tokenizer, self.reranker):
+            if model is not None:
+                model.to(device)
+        for pattern in self.transformer.patterns:
+            self.transformer.cache_plan(pattern)
+        return self
+
+    @property
+    def guidance(self) -> float:
+        """The guidance scale that is used where none is asked for."""
+        return GUIDANCE if self.transformer.config.text_drop else 1.0
+
+    def generate(
+        self, captions: str | Sequence[str], sampling: Sampling | None = None, **options: Any
+    ) -> Samples:
+        """Sample images for captions: `batches`, all of them in one.
+
+        `options` are fields of `Sampling`, for calls that need but a few of them.
+        """
+        sampling = sampling or Sampling(**{"guidance_scale": self.guidance, **options})
+        return join(self.batches(captions, sampling))
 
     def batches(
         self,
         captions: str | Sequence[str],
-        candidates: int = 1,
-        *,
-        seed: int = 0,
-        first: int = 0,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        guidance: float | None = None,
+        sampling: Sampling,
         given: Tensor | None = None,
-        memory: float = 4e9,
         progress: Callable[[Progress], None] | None = None,
-    ) -> Iterator[Drawn]:
-        """Draw `candidates` pictures for each caption; yield them batch by batch, in order.
+    ) -> Iterator[Samples]:
+        """Sample images for captions, batch by batch, in order.
 
-        Candidate k of a seed and a caption is one picture, whatever is drawn beside it; `first` is
-        the number of the first one. `guidance` above 1 follows the caption more closely (by default
-        `GUIDANCE` where the model was trained for it, else 1); `temperature`, `top_k`, `top_p` and
-        the `given` codes [RC] are those of `dalle.generate.generate_batches`. As many are drawn
-        together as keep their caches within `memory` bytes.
+        A caption that is too long is cut: `self.text_tokenizer.cut` says where.
 
-        Raises `UserError`, before anything is drawn, for a caption without text or a value that
-        makes no sense. A caption that is too long is cut: `self.text.cut` says where.
+        Args:
+            captions: one or several.
+            sampling: how, and how many candidates of each caption.
+            given: [RC] codes to keep, `TO_SAMPLE` for the others (`generate_batches`).
+            progress: called after each step of a batch.
+
+        Raises:
+            UserError: before anything is sampled, for a caption without text or a value that makes
+                no sense.
         """
         captions = [captions] if isinstance(captions, str) else list(captions)
-        guidance = self.guidance if guidance is None else guidance
-        parts = generate_batches(
-            self.transformer,
-            self.text.encode(captions, self.transformer.config.text_length),
-            candidates,
-            seed,
-            temperature,
-            top_k,
-            top_p,
-            guidance,
-            given,
-            first,
-            fitting_batch(self.transformer, int(memory), guided=guidance != 1),
-            self.step,
-            progress,
-        )
-        rows = [(caption, first + k) for caption in captions for k in range(candidates)]
-        for part in parts:
-            own, rows = rows[: len(part.codes)], rows[len(part.codes) :]
-            yield Drawn(
-                self.pictures(part.codes),
-                part.codes,
-                part.log_likelihood,
-                [caption for caption, _ in own],
-                [seed] * len(own),
-                [k for _, k in own],
-            )
+        tokens = self.tokens(captions)
+        numbers = range(sampling.first, sampling.first + sampling.candidates)
+        seeds = sampling.seed
+        seeds = [seeds] * len(captions) if isinstance(seeds, int) else list(seeds)
+        named = zip(captions, seeds, strict=False)
+        rows = [(caption, seed, k) for caption, seed in named for k in numbers]
+        for codes, log_likelihood in generate_batches(
+            self.transformer, tokens, sampling, given, self.step, progress
+        ):
+            own, rows = rows[: len(codes)], rows[len(codes) :]
+            names = ([*part] for part in zip(*own, strict=True))
+            yield Samples(self.images(codes), codes.cpu(), log_likelihood.cpu(), *names)
 
-    generate = at_once(batches, join)
-    """`batches`, all of them in one."""
-
-    def rank(self, drawn: Drawn) -> Tensor:
-        """Return how well each picture fits its caption, [N], more is better (section 2.6).
+    def rank(self, samples: Samples) -> Tensor:
+        """Return how well each image fits its caption, [N], more is better (section 2.6).
 
         Raises `UserError` where there is no reranker.
         """
         if self.reranker is None:
             raise UserError("this model has no reranker: name a dual encoder's folder")
-        captions = list(dict.fromkeys(drawn.captions))
-        every = scores(self.reranker, drawn.pictures, captions)
-        own = torch.tensor([captions.index(caption) for caption in drawn.captions])
+        captions = list(dict.fromkeys(samples.captions))
+        every = similarities(self.reranker, samples.images, captions)
+        own = torch.tensor([captions.index(caption) for caption in samples.captions])
         return every.gather(1, own[:, None])[:, 0]
 
-    @property
-    def guidance(self) -> float:
-        """The guidance that is used where none is asked for."""
-        return GUIDANCE if self.transformer.config.text_drop else 1.0
+    def tokens(self, captions: Sequence[str]) -> Tensor:
+        """Return captions as the transformer reads them, [B, T] on its device."""
+        length = self.transformer.config.text_length
+        return self.text_tokenizer.encode(captions, length).to(self.device)
 
-    def pictures(self, codes: Tensor, batch_size: int = 64) -> list[Image.Image]:
-        """Return the pictures of codes [N, RC], decoded `batch_size` at a time.
+    def images(self, codes: Tensor, batch_size: int = 64) -> list[Image.Image]:
+        """Return the images of codes [N, RC], decoded `batch_size` at a time.
 
-        Where a code is `DRAW` the picture is grey.
+        Where a code is `TO_SAMPLE` the image is grey.
         """
-        grids = codes.unflatten(1, (self.tokenizer.rows, self.tokenizer.columns))
-        pictures = []
+        grids = codes.to(self.device).unflatten(1, (self.tokenizer.rows, self.tokenizer.columns))
+        images = []
         for part in grids.split(batch_size):
-            images = self.tokenizer.decode(part.clamp(min=0))
-            blank = (part == DRAW)[:, None].to(images.dtype)
+            pixels = self.tokenizer.decode(part.clamp(min=0))
+            blank = (part == TO_SAMPLE)[:, None].to(pixels.dtype)
             if blank.any():
-                blank = F.interpolate(blank, size=images.shape[2:])
-                images = torch.where(blank > 0, BLANK, images)
-            pictures += [to_picture(image) for image in images]
-        return pictures
+                blank = F.interpolate(blank, size=pixels.shape[2:])
+                pixels = torch.where(blank > 0, BLANK, pixels)
+            images += [to_image(image) for image in pixels]
+        return images
 
     @torch.no_grad()
-    def codes(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Return the codes [N, RC] of pictures of any size; the centre square is what counts."""
+    def codes(self, images: Sequence[Image.Image]) -> Tensor:
+        """Return the codes [N, RC] of images of any size; the centre square is what counts."""
         size = self.tokenizer.image_size
-        squares = [to_array(centre_square(picture, size)) for picture in pictures]
-        return self.tokenizer.encode(to_tensor(squares)).flatten(1)
-
-    def log_likelihood(
-        self, captions: Sequence[str], pictures: Sequence[Image.Image] | Tensor
-    ) -> Tensor:
-        """Return the log probability of given pictures under captions, in nats: [N].
-
-        There are as many captions as pictures, which may be their codes [N, RC]. Nothing is drawn:
-        one pass reads all codes.
-        """
-        text = self.text.encode(captions, self.transformer.config.text_length)
-        codes = pictures if isinstance(pictures, Tensor) else self.codes(pictures)
-        return log_likelihood(self.transformer, text, codes)
+        squares = [to_array(centre_square(image, size)) for image in images]
+        return self.tokenizer.encode(to_tensor(squares).to(self.device)).flatten(1).cpu()

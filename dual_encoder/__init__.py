@@ -1,1 +1,1 @@
-"""The dual encoder (CLIP): pictures and captions in one space, to rank, classify and search."""
+"""The dual encoder (CLIP): images and captions in one space, to rank, classify and search."""

@@ -1,4 +1,4 @@
-"""What a dual encoder trains on and is measured on: pictures with their captions."""
+"""What a dual encoder trains on and is measured on: images with their captions."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,20 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dalle.text import TextTokenizer
-from dual_encoder.model import DualEncoderConfig
+from dalle_lab.common.errors import UserError
+from dalle_lab.common.images import UnreadableImageError, centre_square, open_image
+from dalle_lab.data.batches import ImageDataset, Shuffled, shown_batches, some_of
+from dalle_lab.data.captions import varied_captions, with_artist
+from dalle_lab.data.sources.base import Source
+from dalle_lab.data.text import TextTokenizer
+from dual_encoder.config import DualEncoderConfig
 from dual_encoder.text import encode_captions
-from training.data import (
-    Pictures,
-    Shuffled,
-    Source,
-    shown_batches,
-    some_of,
-    varied_captions,
-    with_artist,
-)
-from training.errors import UserError
-from training.pictures import UnreadablePictureError, centre_square, open_picture
 
 
 class Batch(NamedTuple):
@@ -30,7 +24,7 @@ class Batch(NamedTuple):
 
     images: Tensor
     """[B, 3, S, S] in [0, 1]."""
-    text: Tensor
+    tokens: Tensor
     """Token ids [B, T]."""
     concepts: Tensor
     """int64 [B], see `concept`."""
@@ -41,10 +35,10 @@ class Batch(NamedTuple):
 class HeldOut(NamedTuple):
     """Pairs to measure on."""
 
-    pictures: list[Image.Image]
+    images: list[Image.Image]
     """Squares of the size that the model reads."""
     captions: list[str]
-    """One for each picture, with its artist where there is one."""
+    """One for each image, with its artist where there is one."""
     concepts: Tensor
     """int64 [n], see `concept`."""
 
@@ -59,29 +53,38 @@ def concept(caption: str | None) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-def confused(caption: str, lists: list[list[str]], rng: np.random.Generator) -> str:
-    """Return a caption that is wrong by a word or two of the `lists`, or the same without any.
+class Confusions:
+    """Makes captions wrong by a word or two; a table of the words is made once."""
 
-    Half of the time, where it can, it exchanges two of its words that are in one list ("a red disc
-    on a blue box" for "a blue disc on a red box"); else it replaces one by another of its list.
-    """
-    words = caption.split()
-    entry = {
-        word: (group, number)
-        for group, entries in enumerate(lists)
-        for number, same in enumerate(entries)
-        for word in same.split("|")
-    }
-    found = [(at, *entry[word]) for at, word in enumerate(words) if word in entry]
-    pairs = [(a, b) for a in found for b in found if a[1] == b[1] and a[2] < b[2]]
-    if pairs and rng.random() < 0.5:
-        one, other = pairs[rng.integers(len(pairs))]
-        words[one[0]], words[other[0]] = words[other[0]], words[one[0]]
-    elif found:
-        at, group, number = found[rng.integers(len(found))]
-        other = (number + rng.integers(1, len(lists[group]))) % len(lists[group])
-        words[at] = lists[group][other].split("|")[0]
-    return " ".join(words)
+    def __init__(self, lists: list[list[str]]) -> None:
+        """`lists` are those of `LossConfig.confusable`."""
+        self.lists = lists
+        self.entry = {
+            word: (group, number)
+            for group, entries in enumerate(lists)
+            for number, same in enumerate(entries)
+            for word in same.split("|")
+        }
+
+    def __call__(self, caption: str, rng: np.random.Generator) -> str:
+        """Return a caption that is wrong by a word or two, or the same without any in the lists.
+
+        Half of the time, where it can, it exchanges two of its words that are in one list ("a red
+        disc on a blue box" for "a blue disc on a red box"); else it replaces one by another of its
+        list.
+        """
+        words = caption.split()
+        found = [(at, *self.entry[word]) for at, word in enumerate(words) if word in self.entry]
+        pairs = [(a, b) for a in found for b in found if a[1] == b[1] and a[2] < b[2]]
+        if pairs and rng.random() < 0.5:
+            one, other = pairs[rng.integers(len(pairs))]
+            words[one[0]], words[other[0]] = words[other[0]], words[one[0]]
+        elif found:
+            at, group, number = found[rng.integers(len(found))]
+            same_list = self.lists[group]
+            other = (number + rng.integers(1, len(same_list))) % len(same_list)
+            words[at] = same_list[other].split("|")[0]
+        return " ".join(words)
 
 
 def concepts_of(source: Source, indices: list[int]) -> Tensor:
@@ -89,46 +92,61 @@ def concepts_of(source: Source, indices: list[int]) -> Tensor:
     return torch.tensor([concept(source.record(index).caption) for index in indices])
 
 
-def fresh_pairs(
-    pictures: Pictures,
-    order: Shuffled,
-    workers: int,
-    text: TextTokenizer,
-    config: DualEncoderConfig,
-    bpe_dropout: float,
-    confusable: list[list[str]],
-) -> Iterator[Batch]:
-    """Yield batches of augmented pictures with varied captions: pure functions of their keys."""
-    for images, keys in shown_batches(pictures, order, workers):
-        captions = varied_captions(pictures.source, keys)
+class PairMaker:
+    """Turns (index, seed) keys into captions as token ids: a pure function of the keys."""
+
+    def __init__(
+        self,
+        text_tokenizer: TextTokenizer,
+        config: DualEncoderConfig,
+        bpe_dropout: float,
+        confusable: list[list[str]],
+    ) -> None:
+        self.text_tokenizer, self.config = text_tokenizer, config
+        self.bpe_dropout = bpe_dropout
+        self.confusions = Confusions(confusable) if confusable else None
+
+    def __call__(self, images: Tensor, source: Source, keys: list[tuple[int, int]]) -> Batch:
+        """Return images [B, 3, S, S] with the varied captions of their keys."""
+        captions = varied_captions(source, keys)
         seeds = [seed for _, seed in keys]
-        words = encode_captions(text, captions, config, bpe_dropout, seeds)
-        concepts = concepts_of(pictures.source, [index for index, _ in keys])
-        wrong = words[:0]
-        if confusable:
+        tokens = self._encode(captions, seeds)
+        wrong = tokens[:0]
+        if self.confusions:
             nearly = [
-                confused(caption, confusable, np.random.default_rng((seed, 2)))
+                self.confusions(caption, np.random.default_rng((seed, 2)))
                 for caption, seed in zip(captions, seeds, strict=True)
             ]
-            wrong = encode_captions(text, nearly, config, bpe_dropout, seeds)
-        yield Batch(images, words, concepts, wrong)
+            wrong = self._encode(nearly, seeds)
+        return Batch(images, tokens, concepts_of(source, [index for index, _ in keys]), wrong)
+
+    def _encode(self, captions: list[str], seeds: list[int]) -> Tensor:
+        return encode_captions(self.text_tokenizer, captions, self.config, self.bpe_dropout, seeds)
+
+
+def fresh_pairs(
+    images: ImageDataset, order: Shuffled, workers: int, pairs: PairMaker
+) -> Iterator[Batch]:
+    """Yield batches of augmented images with varied captions: pure functions of their keys."""
+    for pixels, keys in shown_batches(images, order, workers):
+        yield pairs(pixels, images.source, keys)
 
 
 def held_out_pairs(source: Source, size: int, limit: int) -> HeldOut:
-    """Return at most `limit` (0: all) pairs, pictures as `Ranker.image_features` cuts them.
+    """Return at most `limit` (0: all) pairs, images as `Ranker.image_features` cuts them.
 
-    Pictures that cannot be read are left out. Raises `UserError` if none can.
+    ImageDataset that cannot be read are left out. Raises `UserError` if none can.
     """
     subset, squares, read = some_of(source, limit), [], []
     for index in range(len(subset)):
         record = subset.record(index)
         try:
-            picture = open_picture(record.image, record.name)
-        except UnreadablePictureError:
+            image = open_image(record.image, record.name)
+        except UnreadableImageError:
             continue
-        squares.append(centre_square(picture, size, Image.Resampling.BICUBIC))
+        squares.append(centre_square(image, size, Image.Resampling.BICUBIC))
         read.append(index)
     if not read:
-        raise UserError(f"none of the {len(subset)} held-out pictures can be read")
+        raise UserError(f"none of the {len(subset)} held-out images can be read")
     captions = [with_artist(subset.record(index)) for index in read]
     return HeldOut(squares, captions, concepts_of(subset, read))

@@ -1,4 +1,4 @@
-"""An index of pictures: their features in one file, brought up to date and searched exactly.
+"""An index of images: their features in one file, brought up to date and searched exactly.
 
 The file is a safetensors file of two tensors, so reading it runs nothing:
     features  float16 [N, E], each of length 1
@@ -8,7 +8,6 @@ and of strings that say what it is: format, version, root, model.
 
 import importlib
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,21 +16,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from dual_encoder.checkpoint import Ranker
+from dalle_lab.common.checkpoint import fingerprint
+from dalle_lab.common.errors import UserError
+from dalle_lab.common.files import prepare_file, write_file
+from dalle_lab.common.report import shown
+from dalle_lab.data.image_files import images_under, open_batches
 from dual_encoder.model import DualEncoder
-from dual_encoder.results import open_batches, pictures_under, shown
-from training.checkpoint import fingerprint, unwritable
-from training.errors import UserError
+from dual_encoder.ranker import Ranker
 
-FORMAT, VERSION = "index of pictures", "1"
+FORMAT, VERSION = "index of pictures", "1"  # as the files say, whatever images are called here
 BLOCK = 16_384
-"""Pictures whose scores are computed at once; in float32 their features take 32 MB at E = 512."""
+"""Images whose scores are computed at once; in float32 their features take 32 MB at E = 512."""
 DECIMALS = 6
-"""Scores are rounded to these, so that equal pictures tie whatever order they are summed in."""
+"""Scores are rounded to these, so that equal images tie whatever order they are summed in."""
 
 
 class Entry(NamedTuple):
-    """One indexed picture."""
+    """One indexed image."""
 
     path: str
     """Relative to the index's root, with forward slashes."""
@@ -41,36 +42,36 @@ class Entry(NamedTuple):
     """Time of the last change, in nanoseconds."""
 
 
-class PictureIndex(NamedTuple):
-    """Features of the pictures under a folder."""
+class ImageIndex(NamedTuple):
+    """Features of the images under a folder."""
 
     root: Path
     """The folder, absolute."""
     model: str
     """What `model_fingerprint` says of the model that made the features."""
     entries: list[Entry]
-    """The N pictures, sorted by path."""
+    """The N images, sorted by path."""
     features: np.ndarray
     """float16 [N, E], each of length 1."""
 
 
 class Update(NamedTuple):
-    """What `update_index` did, in numbers of pictures."""
+    """What `update_index` did, in numbers of images."""
 
-    index: PictureIndex
+    index: ImageIndex
     new: int
     changed: int
     dropped: int
-    """Pictures that are gone from the folder."""
+    """Images that are gone from the folder."""
     unchanged: int
     skipped: int
-    """New or changed pictures that could not be read; they are not in the index."""
+    """New or changed images that could not be read; they are not in the index."""
     left: int
-    """New or changed pictures that an interruption left to the next time."""
+    """New or changed images that an interruption left to the next time."""
 
 
 class InterruptedUpdate(KeyboardInterrupt):
-    """Ctrl-C while pictures were encoded; what was done has been written."""
+    """Ctrl-C while images were encoded; what was done has been written."""
 
     def __init__(self, update: Update) -> None:
         super().__init__()
@@ -78,7 +79,7 @@ class InterruptedUpdate(KeyboardInterrupt):
 
 
 class Hit(NamedTuple):
-    """A picture that was found."""
+    """An image that was found."""
 
     path: Path
     """Absolute."""
@@ -87,14 +88,13 @@ class Hit(NamedTuple):
 
 
 def model_fingerprint(model: DualEncoder) -> str:
-    """Name a model by all that its features of pictures depend on."""
+    """Name a model by all that its features of images depend on."""
     state = {**model.state_dict(), "mean": model.mean, "std": model.std}
     return f"{fingerprint(state)}-{model.config.activation}"
 
 
-def write_index(path: Path, index: PictureIndex) -> None:
+def write_index(path: Path, index: ImageIndex) -> None:
     """Write an index, whole or not at all. Raises `UserError`; then `path` is as it was."""
-    temporary = path.with_name(f".{path.name}.new-{os.getpid()}")
     entries = json.dumps(index.entries).encode()
     tensors = {
         "features": np.ascontiguousarray(index.features, dtype=np.float16),
@@ -102,22 +102,11 @@ def write_index(path: Path, index: PictureIndex) -> None:
     }
     # ASCII, also where a folder's name is not valid Unicode.
     about = {"format": FORMAT, "version": VERSION, "model": index.model}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file(tensors, temporary, metadata={**about, "root": json.dumps(str(index.root))})
-        temporary.chmod(mode)  # safetensors lets only the owner read what it writes
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise unwritable(path, error, "file") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    about |= {"root": json.dumps(str(index.root))}
+    write_file(path, lambda new: save_file(tensors, new, metadata=about))
 
 
-def read_index(path: Path) -> PictureIndex:
+def read_index(path: Path) -> ImageIndex:
     """Read an index. Raises `UserError` for a file that is missing, damaged or none of ours."""
     if not path.is_file():
         raise UserError(f"no index {path}: make one with `search.py index FOLDER --index {path}`")
@@ -125,7 +114,7 @@ def read_index(path: Path) -> PictureIndex:
         with safe_open(path, framework="np") as file:
             about = file.metadata() or {}
             if about.get("format") != FORMAT:
-                raise UserError(f"{path} is not an index of pictures: name another file")
+                raise UserError(f"{path} is not an index of images: name another file")
             if about.get("version") != VERSION:
                 raise UserError(
                     f"{path} is an index of version {about.get('version')}, this is for version "
@@ -134,29 +123,29 @@ def read_index(path: Path) -> PictureIndex:
             features = file.get_tensor("features")
             rows = json.loads(file.get_tensor("entries").tobytes())
         entries = [Entry(str(name), int(size), int(changed)) for name, size, changed in rows]
-        index = PictureIndex(Path(json.loads(about["root"])), about["model"], entries, features)
+        index = ImageIndex(Path(json.loads(about["root"])), about["model"], entries, features)
         _check(index)
     except UserError:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{path} is damaged or no index of pictures ({reason}); delete it and make a new one"
+            f"{path} is damaged or no index of images ({reason}); delete it and make a new one"
         ) from None
     return index
 
 
-def _check(index: PictureIndex) -> None:
+def _check(index: ImageIndex) -> None:
     """Raise `ValueError` unless the parts of an index fit together."""
     if index.features.dtype != np.float16 or index.features.ndim != 2:
         raise ValueError("features of another kind")
     if len(index.features) != len(index.entries):
-        raise ValueError(f"{len(index.features)} features of {len(index.entries)} pictures")
+        raise ValueError(f"{len(index.features)} features of {len(index.entries)} images")
     if not np.isfinite(index.features).all():
         raise ValueError("features that are not finite")
 
 
-def check_model(index: PictureIndex, model: str, path: Path) -> None:
+def check_model(index: ImageIndex, model: str, path: Path) -> None:
     """Raise `UserError` unless the index was made with the model of this fingerprint."""
     if index.model != model:
         raise UserError(
@@ -166,16 +155,16 @@ def check_model(index: PictureIndex, model: str, path: Path) -> None:
 
 
 def update_index(path: Path, folder: Path, ranker: Ranker, batch_size: int = 64) -> Update:
-    """Make the index `path` of the pictures under a folder, or bring it up to date.
+    """Make the index `path` of the images under a folder, or bring it up to date.
 
-    Only new and changed pictures are encoded; those that are gone leave the index. Ctrl-C writes
-    what is done and raises `InterruptedUpdate`. Raises `UserError` where there are no pictures, for
+    Only new and changed images are encoded; those that are gone leave the index. Ctrl-C writes
+    what is done and raises `InterruptedUpdate`. Raises `UserError` where there are no images, for
     an index of another folder or model, and where it cannot be written; then it is as it was.
     """
     root, model = folder.resolve(), model_fingerprint(ranker.model)
     old = _stored_rows(path, root, model) if path.exists() else {}
-    entries = [_entry(file, folder) for file in pictures_under(folder)]
-    check_writable(path)
+    entries = [_entry(file, folder) for file in images_under(folder)]
+    prepare_file(path)
     kept = {entry.path: old[entry.path] for entry in entries if entry.path in old}
     wanted = [e for e in entries if e.path not in kept or kept[e.path].entry != e]
     done: dict[str, Row] = {}
@@ -188,11 +177,11 @@ def update_index(path: Path, folder: Path, ranker: Ranker, batch_size: int = 64)
     # What can no longer be read leaves the index; what was not yet reached stays as it was.
     rows = {name: row for name, row in (kept | done).items() if name not in skipped}
     if not rows and not interrupted:
-        raise UserError(f"none of the {len(entries)} pictures can be read (see the lines above)")
+        raise UserError(f"none of the {len(entries)} images can be read (see the lines above)")
     ordered = [rows[name] for name in sorted(rows)]
     empty = np.empty((0, ranker.model.config.embed_dim), np.float16)
     features = np.stack([row.features for row in ordered]) if ordered else empty
-    index = PictureIndex(root, model, [row.entry for row in ordered], features)
+    index = ImageIndex(root, model, [row.entry for row in ordered], features)
     if ordered:
         write_index(path, index)
     changed = sum(name in old for name in done)
@@ -211,7 +200,7 @@ def update_index(path: Path, folder: Path, ranker: Ranker, batch_size: int = 64)
 
 
 class Row(NamedTuple):
-    """A picture with its features, float16 [E]."""
+    """An image with its features, float16 [E]."""
 
     entry: Entry
     features: np.ndarray
@@ -244,32 +233,21 @@ def _encode(
     skipped: set[str],
     batch_size: int,
 ) -> None:
-    """Encode pictures into `done`, and put those that cannot be read into `skipped`, by batches."""
+    """Encode images into `done`, and put those that cannot be read into `skipped`, by batches."""
     entries = {root / entry.path: entry for entry in wanted}
-    with tqdm(total=len(wanted), desc="encoding", unit="picture", dynamic_ncols=True) as bar:
+    with tqdm(total=len(wanted), desc="encoding", unit="image", dynamic_ncols=True) as bar:
         for batch in open_batches(list(entries), batch_size=batch_size):
-            features = ranker.image_features(batch.pictures).numpy().astype(np.float16)
+            features = ranker.image_features(batch.images).numpy().astype(np.float16)
             read = [entries[file] for file in batch.paths]
             done |= {e.path: Row(e, row) for e, row in zip(read, features, strict=True)}
             skipped |= {entries[file].path for file in batch.skipped}
             bar.update(len(batch.paths) + len(batch.skipped))
 
 
-def check_writable(path: Path) -> None:
-    """Raise `UserError` now if `path` cannot be written later: nothing is encoded in vain."""
-    probe = path.with_name(f".{path.name}.new-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another file") from None
-
-
 def search_index(
-    index: PictureIndex, query: np.ndarray, top: int = 10, faiss: bool = False
+    index: ImageIndex, query: np.ndarray, top: int = 10, faiss: bool = False
 ) -> list[Hit]:
-    """The `top` pictures most similar to a query's features [E], the best first.
+    """The `top` images most similar to a query's features [E], the best first.
 
     The search is exact. Equal scores (to six decimals) are in the order of the paths, also where
     `top` cuts between them. With `faiss` that library finds the candidates, with the same result.
@@ -287,7 +265,7 @@ def search_index(
     best_scores = np.empty(0)
     for first in range(0, len(candidates), BLOCK):
         rows = candidates[first : first + BLOCK]
-        # In float64, so that a picture's score does not depend on its neighbours in the block.
+        # In float64, so that an image's score does not depend on its neighbours in the block.
         scores = (index.features[rows].astype(np.float64) @ query).round(DECIMALS)
         chosen = _best(np.concatenate([best_scores, scores]), count)
         best = np.concatenate([best, rows])[chosen]
@@ -312,7 +290,7 @@ def _best(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def _faiss_candidates(features: np.ndarray, query: np.ndarray, count: int) -> np.ndarray:
-    """Rows, ascending, of all pictures that score at least as high as the last of the best."""
+    """Rows, ascending, of all images that score at least as high as the last of the best."""
     try:
         library = importlib.import_module("faiss")  # an extra: it may be missing
     except ImportError:

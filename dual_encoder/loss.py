@@ -3,42 +3,12 @@
 Shapes: b pairs of this process, B of all processes together, E the width of the shared space.
 """
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor, distributed
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from training.errors import UserError
-
-SAME_CAPTION = ("negative", "ignored", "shared")
-
-
-@dataclass
-class LossConfig:
-    """The contrastive loss."""
-
-    chunk: int = 0
-    """Rows of similarities held at a time (0: all); the loss is the same, its memory smaller."""
-    same_caption: str = "negative"
-    """Other pairs of one caption in a batch: negative (CLIP), ignored, or shared (targets spread
-    evenly over them)."""
-    confusable: list[list[str]] = field(default_factory=list)
-    """Lists of words that make a caption wrong in one another's place, "cyan|turquoise" for words
-    that mean the same. Each picture then also has its caption with a word exchanged as a negative
-    (Yuksekgonul et al. 2022, arXiv 2210.01936); empty: CLIP."""
-
-    def validate(self) -> None:
-        """Raise `UserError` on impossible values."""
-        if self.chunk < 0:
-            raise UserError("loss.chunk must be at least 0")
-        if self.same_caption not in SAME_CAPTION:
-            raise UserError(
-                f"loss.same_caption is {self.same_caption!r}; use one of {', '.join(SAME_CAPTION)}"
-            )
-        if any(len(words) < 2 for words in self.confusable):
-            raise UserError("loss.confusable: each list needs two words or more to exchange")
+from dual_encoder.config import LossConfig
 
 
 def contrastive_loss(
@@ -50,7 +20,7 @@ def contrastive_loss(
     alone: bool = False,
     wrong: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """The mean over pairs of both cross-entropies, picture to caption and caption to picture.
+    """The mean over pairs of both cross-entropies, image to caption and caption to image.
 
     `images` and `text` [b, E] are features of length 1, row i of both a pair; `scale` multiplies
     their cosines; `concepts`, int64 [b], are equal where captions say the same. With several
@@ -58,7 +28,7 @@ def contrastive_loss(
     all B: the average of these over processes, and that of their gradients, which is what
     DistributedDataParallel takes, are the loss and the gradient of the whole batch. `alone` leaves
     the other processes out, where one measures by itself. `wrong` are one more negative of each
-    picture: features [b, E] of a caption that is not its own, and whether there is one, bool [b].
+    image: features [b, E] of a caption that is not its own, and whether there is one, bool [b].
     """
     width, first = images.shape[1], 0
     pairs, all_concepts = torch.cat([images, text], dim=1), concepts

@@ -1,11 +1,11 @@
-"""How well a dual encoder finds captions for pictures, and pictures for captions."""
+"""How well a dual encoder finds captions for images, and images for captions."""
 
 import torch
 from torch import Tensor
 
-from dual_encoder.checkpoint import Ranker
 from dual_encoder.examples import HeldOut
 from dual_encoder.loss import LossConfig, contrastive_loss
+from dual_encoder.ranker import Ranker
 
 RECALLS = (1, 5, 10)
 """Recall@k is the share of queries whose own is among their k best."""
@@ -23,7 +23,7 @@ def ranks(scores: Tensor, right: Tensor) -> Tensor:
 def retrieval(images: Tensor, text: Tensor, captions: list[str]) -> dict[str, float]:
     """Recalls and median ranks both ways, of features [n, E] whose rows i are pairs.
 
-    Where several pictures have the same caption, each of them is a right answer to it, and it to
+    Where several images have the same caption, each of them is a right answer to it, and it to
     each of them. `mean_recall` is the mean of the six recalls.
     """
     numbers = {caption: number for number, caption in enumerate(captions)}
@@ -31,8 +31,8 @@ def retrieval(images: Tensor, text: Tensor, captions: list[str]) -> dict[str, fl
     right = labels[:, None] == labels
     scores = images @ text.T
     figures: dict[str, float] = {}
-    for name, way in (("caption_to_picture", scores.T), ("picture_to_caption", scores)):
-        found = ranks(way, right)
+    for name, queries in (("caption_to_picture", scores.T), ("picture_to_caption", scores)):
+        found = ranks(queries, right)
         for k in RECALLS:
             figures[f"{name}_recall_{k}"] = (found <= k).double().mean().item()
         figures[f"{name}_median_rank"] = found.double().quantile(0.5).item()
@@ -43,10 +43,10 @@ def retrieval(images: Tensor, text: Tensor, captions: list[str]) -> dict[str, fl
 def classification(
     images: Tensor, text: Tensor, captions: list[str], among: int = 100, seed: int = 0
 ) -> float:
-    """The share of pictures, features [n, E], whose own caption beats `among` - 1 others.
+    """The share of images, features [n, E], whose own caption beats `among` - 1 others.
 
-    `text` [n, E] are the features of their captions. The others are drawn for each picture from
-    those that say something else; all of them where there are fewer.
+    `text` [n, E] are the features of their captions. The others are chosen at random for each image
+    from those that say something else; all of them where there are fewer.
     """
     first = {caption: i for i, caption in reversed(list(enumerate(captions)))}
     rows = torch.tensor(list(first.values()))
@@ -62,7 +62,7 @@ def classification(
 
 def measure(ranker: Ranker, held_out: HeldOut, loss: LossConfig) -> dict[str, float]:
     """`retrieval` on held-out pairs, and their loss as one batch, in nats."""
-    images = ranker.image_features(held_out.pictures)
+    images = ranker.image_features(held_out.images)
     text = ranker.text_features(held_out.captions)
     return measure_features(ranker, images, text, held_out, loss)
 

@@ -7,7 +7,6 @@ P patches, T text positions, E the width of the shared space.
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
@@ -16,8 +15,9 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from dalle.text import PADDING
-from training.errors import UserError
+from dalle_lab.common.errors import UserError
+from dalle_lab.data.text import PADDING
+from dual_encoder.config import DualEncoderConfig, TowerConfig
 
 LARGEST_SCALE = math.log(100)
 """The learned logit scale stays at or below this (CLIP, section 2.5)."""
@@ -29,83 +29,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gelu": quick_gelu}
-
-
-@dataclass
-class TowerConfig:
-    """The size of one tower's transformer."""
-
-    width: int = 512
-    """Width of the residual stream; the MLPs are four times as wide."""
-    layers: int = 12
-    """Blocks."""
-    heads: int = 8
-    """Attention heads; they share the width evenly."""
-
-    def validate(self) -> None:
-        """Raise `UserError` on impossible values."""
-        if min(self.width, self.layers, self.heads) < 1:
-            raise UserError("a tower's width, layers and heads must be at least 1")
-        if self.width % self.heads:
-            raise UserError(
-                f"a tower's heads={self.heads} does not divide its width={self.width}: "
-                "write one that does"
-            )
-
-
-@dataclass
-class DualEncoderConfig:
-    """The size of a `DualEncoder`; the defaults are ViT-B/32."""
-
-    embed_dim: int = 512
-    """Width of the space that pictures and captions share."""
-    image_size: int = 224
-    """Side of the square pictures, in pixels."""
-    patch_size: int = 32
-    """Side of a patch, in pixels; divides image_size."""
-    vision: TowerConfig = field(default_factory=lambda: TowerConfig(768, 12, 12))
-    """The image tower."""
-    vocab_size: int = 49408
-    """Text tokens; the last two are the start and the end of a text."""
-    text_length: int = 77
-    """Text positions, start and end included; longer captions are cut."""
-    text: TowerConfig = field(default_factory=TowerConfig)
-    """The text tower."""
-    activation: str = "quick_gelu"
-    """Of the MLPs: quick_gelu (OpenAI's weights) or gelu (most others)."""
-    mean: list[float] = field(default_factory=lambda: [0.48145466, 0.4578275, 0.40821073])
-    """Mean of the pixels' channels, which is taken off first."""
-    std: list[float] = field(default_factory=lambda: [0.26862954, 0.26130258, 0.27577711])
-    """Standard deviation of the channels, which they are then divided by."""
-    dropout: float = 0.0
-    """Share of activations dropped in training, after each branch."""
-    patch_dropout: float = 0.0
-    """Share of a picture's patches left out in training (Li et al. 2022, arXiv 2212.00794)."""
-
-    def validate(self) -> None:
-        """Raise `UserError` for the first value, or pair of values, that makes no model."""
-        self.vision.validate()
-        self.text.validate()
-        if self.activation not in ACTIVATIONS:
-            raise UserError(
-                f"model.activation is {self.activation!r}; use one of {', '.join(ACTIVATIONS)}"
-            )
-        if min(self.embed_dim, self.image_size, self.patch_size) < 1:
-            raise UserError("model.embed_dim, image_size and patch_size must be at least 1")
-        if self.image_size % self.patch_size:
-            raise UserError(
-                f"model.patch_size={self.patch_size} does not divide "
-                f"model.image_size={self.image_size}: write one that does"
-            )
-        if self.text_length < 3 or self.vocab_size < 3:
-            raise UserError(
-                "model.text_length and model.vocab_size must be at least 3: start, end and a token"
-            )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise UserError("model.mean and model.std need three numbers each, std above 0")
-        for name in ("dropout", "patch_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"model.{name} must be a share from 0 up to below 1")
+"""A function for each name in `dual_encoder.config.ACTIVATIONS`."""
 
 
 class Attention(nn.Module):
@@ -240,7 +164,7 @@ class VisionTransformer(nn.Module):
 
 
 def _some_patches(x: Tensor, share: float) -> Tensor:
-    """A random share of each picture's patches, at least one: [B, P, width] to [B, n, width]."""
+    """A random share of each image's patches, at least one: [B, P, width] to [B, n, width]."""
     kept = max(1, round(share * x.shape[1]))
     chosen = torch.rand(x.shape[:2], device=x.device).topk(kept, dim=1).indices
     return x.gather(1, chosen[..., None].expand(-1, -1, x.shape[2]))
@@ -296,14 +220,14 @@ class DualEncoder(nn.Module):
         nn.init.constant_(self.logit_scale, math.log(1 / 0.07))
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Features of pictures [B, 3, S, S] in [0, 1]: [B, E], each of length 1.
+        """Features of images [B, 3, S, S] in [0, 1]: [B, E], each of length 1.
 
-        Raises `UserError` for pictures of another size.
+        Raises `UserError` for images of another size.
         """
         size = self.config.image_size
         if images.shape[1:] != (3, size, size):
             raise UserError(
-                f"pictures of shape {list(images.shape)}: the model reads [B, 3, {size}, {size}]"
+                f"images of shape {list(images.shape)}: the model reads [B, 3, {size}, {size}]"
             )
         return self._normalised(self.visual((images - self.mean) / self.std))
 
@@ -340,9 +264,9 @@ class DualEncoder(nn.Module):
     def forward(
         self, images: Tensor, text: Tensor, chunk: int = 0
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Features of pictures and texts [B, E], and the scale, under the name that wrappers call.
+        """Features of images and texts [B, E], and the scale, under the name that wrappers call.
 
-        See `encode_image`, `encode_text` and `scale`. With `chunk`, that many pictures, then texts,
+        See `encode_image`, `encode_text` and `scale`. With `chunk`, that many images, then texts,
         are encoded at a time, and once more in the backward pass with the same dropout: the
         activations of one chunk exist at a time, whatever the batch (Gao et al. 2021, arXiv
         2101.06983).

@@ -1,4 +1,4 @@
-"""Ranking and classifying: how well pictures fit captions, and which of some labels fits best."""
+"""Ranking and classifying: how well images fit captions, and which of some labels fits best."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dalle.text import Cut
-from dual_encoder.checkpoint import Ranker
+from dalle_lab.common.errors import UserError
+from dalle_lab.data.text import Cut
+from dual_encoder.ranker import Ranker
 from dual_encoder.text import SPECIAL
-from training.errors import UserError
 
 TEMPLATES = ("{}",)
 """The label as it is: the shipped model learned from bare captions."""
@@ -19,37 +19,14 @@ MOST_LABELS = 10_000
 """More would make tables nobody reads, and take minutes to encode."""
 
 
-def scores(ranker: Ranker, pictures: Sequence[Image.Image], captions: Sequence[str]) -> Tensor:
-    """Cosine similarities times the learned scale (CLIP, section 2.3): [pictures, captions].
+def similarities(ranker: Ranker, images: Sequence[Image.Image], captions: Sequence[str]) -> Tensor:
+    """Cosine similarities times the learned scale (CLIP, section 2.3): [images, captions].
 
-    Raises `UserError` for an empty caption.
+    What reranking sorts by, at most 100. Raises `UserError` for an empty caption.
     """
     if not captions:
-        return torch.empty(len(pictures), 0)
-    return _similarities(ranker, ranker.image_features(pictures), ranker.text_features(captions))
-
-
-def rank(ranker: Ranker, pictures: Sequence[Image.Image], caption: str) -> Tensor:
-    """How well each picture fits one caption, [N], more is better: what reranking sorts by.
-
-    Cosine similarities times the learned scale, so at most 100. Raises `UserError` for an empty
-    caption.
-    """
-    return scores(ranker, pictures, [caption])[:, 0]
-
-
-def classify(
-    ranker: Ranker,
-    pictures: Sequence[Image.Image],
-    labels: Sequence[str],
-    templates: Sequence[str] = TEMPLATES,
-) -> Tensor:
-    """The probability of each label for each picture, [pictures, labels]; rows sum to 1.
-
-    See `label_features` for templates and errors.
-    """
-    words = label_features(ranker, labels, templates)
-    return probabilities(ranker, ranker.image_features(pictures), words)
+        return torch.empty(len(images), 0)
+    return _scaled(ranker, ranker.image_features(images), ranker.text_features(captions))
 
 
 def label_features(
@@ -69,9 +46,9 @@ def label_features(
     return F.normalize(torch.stack(features).mean(dim=0), dim=-1)
 
 
-def probabilities(ranker: Ranker, pictures: Tensor, labels: Tensor) -> Tensor:
-    """Features of pictures [N, E] and labels [L, E] to probabilities [N, L]; rows sum to 1."""
-    return _similarities(ranker, pictures, labels).softmax(dim=-1)
+def probabilities(ranker: Ranker, images: Tensor, labels: Tensor) -> Tensor:
+    """Features of images [N, E] and labels [L, E] to probabilities [N, L]; rows sum to 1."""
+    return _scaled(ranker, images, labels).softmax(dim=-1)
 
 
 def check_labels(labels: Sequence[str]) -> None:
@@ -85,7 +62,7 @@ def check_labels(labels: Sequence[str]) -> None:
         # As the text encoding reads it, to which these are the same caption.
         read = " ".join(unicodedata.normalize("NFKC", label).lower().split())
         if not read:
-            raise UserError(f"label {number} is empty: write what a picture may show")
+            raise UserError(f"label {number} is empty: write what an image may show")
         if read in seen:
             raise UserError(f"label {label!r} is given twice (also as {seen[read]!r}): remove one")
         seen[read] = label
@@ -104,9 +81,9 @@ def check_templates(templates: Sequence[str]) -> None:
 
 def cut(ranker: Ranker, caption: str) -> Cut | None:
     """Where the model stops reading a caption that is too long; None if it reads all of it."""
-    return ranker.text.cut(caption, ranker.model.config.text_length - SPECIAL)
+    return ranker.text_tokenizer.cut(caption, ranker.model.config.text_length - SPECIAL)
 
 
 @torch.inference_mode()
-def _similarities(ranker: Ranker, pictures: Tensor, captions: Tensor) -> Tensor:
-    return ranker.model.scale().cpu() * pictures @ captions.T
+def _scaled(ranker: Ranker, images: Tensor, captions: Tensor) -> Tensor:
+    return ranker.model.scale().cpu() * images @ captions.T

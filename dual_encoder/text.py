@@ -5,25 +5,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dalle.text import PADDING, TextTokenizer
-from dual_encoder.model import DualEncoderConfig
-from training.errors import UserError
+from dalle_lab.common.errors import UserError
+from dalle_lab.data.text import PADDING, TextTokenizer
+from dual_encoder.config import DualEncoderConfig
 
 SPECIAL = 2
 """Tokens behind a text encoding's own: the start and the end of a text."""
 
 
-def check_vocabulary(text: TextTokenizer, config: DualEncoderConfig) -> None:
+def check_vocabulary(text_tokenizer: TextTokenizer, config: DualEncoderConfig) -> None:
     """Raise `UserError` if the model has fewer tokens than the encoding and its two ends."""
-    if text.vocab_size + SPECIAL > config.vocab_size:
+    if text_tokenizer.vocab_size + SPECIAL > config.vocab_size:
         raise UserError(
             f"model.vocab_size={config.vocab_size} is too small: the text encoding has "
-            f"{text.vocab_size} tokens, and a start and an end are needed besides"
+            f"{text_tokenizer.vocab_size} tokens, and a start and an end are needed besides"
         )
 
 
 def encode_captions(
-    text: TextTokenizer,
+    text_tokenizer: TextTokenizer,
     captions: Sequence[str],
     config: DualEncoderConfig,
     dropout: float = 0.0,
@@ -35,9 +35,9 @@ def encode_captions(
     those of `TextTokenizer.encode`. Raises `UserError` for a caption with no text in it.
     """
     length, vocabulary = config.text_length, config.vocab_size
-    words = text.encode(captions, length - SPECIAL, dropout, seeds)
+    tokens = text_tokenizer.encode(captions, length - SPECIAL, dropout, seeds)
     ids = torch.full((len(captions), length), PADDING)
     ids[:, 0] = vocabulary - 2
-    ids[:, 1:-1] = words
-    count = (words != PADDING).sum(dim=1, keepdim=True)
+    ids[:, 1:-1] = tokens
+    count = (tokens != PADDING).sum(dim=1, keepdim=True)
     return ids.scatter_(1, count + 1, vocabulary - 1)

@@ -1,22 +1,11 @@
-"""Likelihoods of pixel values, and the pixel map around them (appendix A.3)."""
+"""Likelihoods of pixel values, as they are mapped by `dvae.networks` (appendix A.3)."""
 
 import math
 
 import torch
 from torch import Tensor
 
-EPSILON = 0.1  # keeps mapped pixels away from 0 and 1, where the logit is infinite
-SMALLEST_SCALE = 1e-3  # a quarter of a grey level: a perfect picture must not have infinite weight
-
-
-def map_pixels(pixels: Tensor) -> Tensor:
-    """Map pixel values from [0, 1] into [ε, 1 − ε], where the likelihood lives: φ(x) of A.3."""
-    return (1 - 2 * EPSILON) * pixels + EPSILON
-
-
-def unmap_pixels(mapped: Tensor) -> Tensor:
-    """Invert `map_pixels`, clamped to [0, 1]."""
-    return ((mapped - EPSILON) / (1 - 2 * EPSILON)).clamp(0, 1)
+SMALLEST_SCALE = 1e-3  # a quarter of a grey level: a perfect image must not have infinite weight
 
 
 def logit_laplace_nll(mapped: Tensor, mu: Tensor, ln_b: Tensor) -> Tensor:
@@ -44,15 +33,15 @@ LIKELIHOODS = {"logit_laplace": logit_laplace_nll, "gaussian": gaussian_nll}
 
 
 def logit_laplace_best_ln_b(mapped: Tensor, mu: Tensor) -> Tensor:
-    """Return the ln b [B, 1, 1, 1] under which each picture's values are most likely."""
+    """Return the ln b [B, 1, 1, 1] under which each image's values are most likely."""
     distance = (torch.logit(mapped) - mu).abs()
     return distance.mean(dim=(1, 2, 3), keepdim=True).clamp_min(SMALLEST_SCALE).log()
 
 
 def gaussian_best_ln_b(mapped: Tensor, mu: Tensor) -> Tensor:
-    """Return the ln b [B, 1, 1, 1] under which each picture's values are most likely.
+    """Return the ln b [B, 1, 1, 1] under which each image's values are most likely.
 
-    With it the likelihood is a picture's PSNR but for a factor and a constant.
+    With it the likelihood is an image's PSNR but for a factor and a constant.
     """
     error = (mapped - torch.sigmoid(mu)).square().mean(dim=(1, 2, 3), keepdim=True)
     return 0.5 * error.clamp_min(SMALLEST_SCALE**2).log()

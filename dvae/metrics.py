@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dalle_lab.common.images import to_tensor
 from dvae.tokenizer import ImageTokenizer
-from training.pictures import to_tensor
 
 
 def squared_error(images: Tensor, others: Tensor) -> Tensor:
-    """Return each picture's mean squared error [B]; both are [B, 3, H, W]."""
+    """Return each image's mean squared error [B]; both are [B, 3, H, W]."""
     return (images - others).square().mean(dim=(1, 2, 3))
 
 
@@ -19,7 +19,7 @@ def decibels(error: Tensor) -> Tensor:
 
 
 def psnr(images: Tensor, others: Tensor) -> Tensor:
-    """Return each picture's peak signal-to-noise ratio in dB; both are [B, 3, H, W] in [0, 1]."""
+    """Return each image's peak signal-to-noise ratio in dB; both are [B, 3, H, W] in [0, 1]."""
     return decibels(squared_error(images, others))
 
 
@@ -37,19 +37,19 @@ def code_usage(codes: Tensor, vocab_size: int) -> dict[str, float]:
 
 @torch.inference_mode()
 def measure(
-    tokenizer: ImageTokenizer, pictures: list[np.ndarray], batch_size: int = 64
+    tokenizer: ImageTokenizer, images: list[np.ndarray], batch_size: int = 64
 ) -> dict[str, float]:
-    """Measure hard-coded reconstructions of uint8 [3, H, W] pictures.
+    """Measure hard-coded reconstructions of uint8 [3, H, W] images.
 
-    `psnr` is the mean of the pictures' own PSNRs; `psnr_pooled` is that of the mean squared error
-    over all of them, which hard pictures dominate.
+    `psnr` is the mean of the images' own PSNRs; `psnr_pooled` is that of the mean squared error
+    over all of them, which hard images dominate.
     """
     device = next(tokenizer.parameters()).device
     errors, codes = [], []
-    for first in range(0, len(pictures), batch_size):
-        images = to_tensor(pictures[first : first + batch_size]).to(device)
-        codes.append(tokenizer.encode(images))
-        errors.append(squared_error(images, tokenizer.decode(codes[-1])))
+    for first in range(0, len(images), batch_size):
+        pixels = to_tensor(images[first : first + batch_size]).to(device)
+        codes.append(tokenizer.encode(pixels))
+        errors.append(squared_error(pixels, tokenizer.decode(codes[-1])))
     error = torch.cat(errors)
     return {
         "psnr": float(decibels(error).mean()),

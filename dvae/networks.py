@@ -6,70 +6,32 @@ parameter names, order and initialisation. Shapes: B batch, K codebook size, (R,
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.errors import UserError
+from dvae.config import NetworkConfig
 
 OUTPUT_MAPS = 6  # three for μ, three for ln b
+EPSILON = 0.1  # keeps mapped pixels away from 0 and 1, where the logit is infinite
 
 
-@dataclass
-class NetworkConfig:
-    """Size and form of the dVAE's two networks."""
+def map_pixels(pixels: Tensor) -> Tensor:
+    """Map pixel values from [0, 1] into [ε, 1 − ε], where the likelihood lives: φ(x) of A.3."""
+    return (1 - 2 * EPSILON) * pixels + EPSILON
 
-    width: int = 256
-    """Channels of the first encoder group; each further group doubles them."""
-    groups: int = 4
-    """Groups of residual blocks; the picture is halved between two groups."""
-    blocks: int = 2
-    """Residual blocks in each group."""
-    bottleneck: int = 4
-    """A block's inner convolutions have this many times fewer channels than the block."""
-    decoder_init: int = 128
-    """Channels to which the decoder first projects the codebook vectors."""
-    stem_stride: int = 1
-    """Stride of the encoder's first convolution; the decoder ends with a pixel shuffle to match."""
-    norm: str = "none"
-    """Normalisation at the start of each block: none (the paper) or group (GroupNorm)."""
-    norm_groups: int = 32
-    """Groups of the group normalisation, fewer where channels do not divide."""
-    attention: bool = False
-    """Add a self-attention layer over the grid beside the coarsest group (not in the paper)."""
-    decoder_blocks: list[int] = field(default_factory=list)
-    """Residual blocks in each of the decoder's groups, coarsest first; empty: as `blocks` says."""
 
-    def validate(self) -> None:
-        """Raise `UserError` on values that no network can be built from."""
-        for name in ("width", "groups", "blocks", "bottleneck", "decoder_init", "norm_groups"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.network.{name} must be at least 1")
-        counts = self.decoder_blocks
-        if counts and (len(counts) != self.groups or min(counts) < 1):
-            raise UserError(
-                f"model.network.decoder_blocks is {counts}: write {self.groups} numbers of at "
-                "least 1, one for each of model.network.groups, or none"
-            )
-        if self.stem_stride not in (1, 2, 4):
-            raise UserError(f"model.network.stem_stride is {self.stem_stride}; use 1, 2 or 4")
-        if self.norm not in NORMS:
-            raise UserError(f"model.network.norm is {self.norm!r}; use one of {', '.join(NORMS)}")
-        if self.width % self.bottleneck:
-            raise UserError("model.network.width must be a multiple of model.network.bottleneck")
+def unmap_pixels(mapped: Tensor) -> Tensor:
+    """Invert `map_pixels`, clamped to [0, 1]."""
+    return ((mapped - EPSILON) / (1 - 2 * EPSILON)).clamp(0, 1)
 
-    @property
-    def downsampling(self) -> int:
-        """Pixels on a side of the patch that one code stands for."""
-        return self.stem_stride * 2 ** (self.groups - 1)
 
-    @property
-    def layers(self) -> int:
-        """Residual blocks in one network: what the paper scales each residual branch by."""
-        return self.groups * self.blocks
+def one_hot(codes: Tensor, codebook_size: int, dtype: torch.dtype) -> Tensor:
+    """Return codes [B, R, C] as one-hot vectors along dim 1: [B, K, R, C]."""
+    shape = (codes.shape[0], codebook_size, *codes.shape[1:])
+    return torch.zeros(shape, dtype=dtype, device=codes.device).scatter_(1, codes[:, None], 1.0)
 
 
 def _group_norm(channels: int, groups: int) -> nn.Module:
@@ -96,11 +58,15 @@ class Conv2d(nn.Module):
         nn.init.normal_(self.w, std=1 / math.sqrt(n_in * kernel**2))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.exact:
-            return F.conv2d(x, self.w, self.b, stride=self.stride, padding=self.padding)
-        with torch.autocast(x.device.type, enabled=False):
+        if self.exact:
             x = x.to(self.w.dtype)
-            return F.conv2d(x, self.w, self.b, stride=self.stride, padding=self.padding)
+            if torch.amp.is_autocast_available(x.device.type):
+                with torch.autocast(x.device.type, enabled=False):
+                    return self._convolve(x)
+        return self._convolve(x)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.w, self.b, stride=self.stride, padding=self.padding)
 
 
 class Block(nn.Module):
@@ -128,7 +94,7 @@ class Block(nn.Module):
 
 
 class GridAttention(nn.Module):
-    """Residual self-attention over all grid positions, so that codes can share out the picture."""
+    """Residual self-attention over all grid positions, so that codes can share out the image."""
 
     def __init__(self, channels: int, norm_groups: int, head_width: int = 32) -> None:
         super().__init__()
@@ -138,9 +104,6 @@ class GridAttention(nn.Module):
         self.out = Conv2d(channels, channels, 1)
         nn.init.zeros_(self.out.w)
 
-    # Compiled in one graph with what follows, under bfloat16 autocast on a CPU, it would lose the
-    # gradient of everything before it (PyTorch 2.13): a test holds compiled gradients to eager.
-    @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         rows = x.shape[-2]
         q, k, v = rearrange(

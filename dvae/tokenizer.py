@@ -1,4 +1,4 @@
-"""What the rest of the project knows of stage one: pictures in, grids of codes out, and back."""
+"""What the rest of the project knows of stage one: images in, grids of codes out, and back."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -18,9 +18,9 @@ class LossReport:
 
 
 class ImageTokenizer(nn.Module, ABC):
-    """Pictures to grids of discrete codes and back.
+    """Images to grids of discrete codes and back.
 
-    Stage two sees nothing of stage one but this class. Pixel values are in [0, 1]; pictures are
+    Stage two sees nothing of stage one but this class. Pixel values are in [0, 1]; images are
     [B, 3, image_size, image_size]; codes are int64 [B, rows, columns] in [0, vocab_size).
     A tokenizer owns its loss, its schedules and its optimiser's parameters, so that the training
     script never asks which tokenizer it trains.
@@ -33,14 +33,14 @@ class ImageTokenizer(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """Return the codes of pictures: deterministic, without noise."""
+        """Return the codes of images: deterministic, without noise."""
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
-        """Return the pictures of codes, clamped to [0, 1]."""
+        """Return the images of codes, clamped to [0, 1]."""
 
     def code_state(self) -> dict[str, Tensor]:
-        """Return the tensors that the codes of a picture depend on: two tokenizers that agree in
+        """Return the tensors that the codes of an image depend on: two tokenizers that agree in
         these give the same codes, whatever their decoders.
         """
         return self.state_dict()
@@ -61,5 +61,10 @@ class ImageTokenizer(nn.Module, ABC):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Encode and decode: what is left of a picture when only its codes are kept."""
+        """Encode and decode: what is left of an image when only its codes are kept."""
         return self.decode(self.encode(images))
+
+    def compile_networks(self) -> None:
+        """Compile what trains, by torch.compile: the networks that are this module's children."""
+        for network in self.children():
+            network.compile()

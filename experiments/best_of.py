@@ -5,7 +5,7 @@ python -m experiments.best_of --judge runs/clip-judge/model --record runs/best-o
 
 Shapes: the share of scenes that the checker finds right in everything, for the best of 1, 4, 16 and
 64 candidates by the reranker's score, by the transformer's own log-likelihood, and by the checker
-itself, which no choice can beat. Emoji: how often a picture finds its own caption among those held
+itself, which no choice can beat. Emoji: how often an image finds its own caption among those held
 out. Who finds is a dual encoder that did not choose, trained apart (`--judge`); the reranker's own
 verdict stands beside it, and flatters.
 """
@@ -20,22 +20,24 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from corpora.shapes import check, described_scene
 from dalle.checkpoint import load_text_to_image
-from dalle.text_to_image import Drawn, TextToImage
-from dual_encoder.checkpoint import Ranker, load_dual_encoder
+from dalle.text_to_image import Samples, TextToImage
+from dalle_lab.common.errors import command
+from dalle_lab.data.shapes import check, described_scene
+from dalle_lab.data.sources import open_sources, read_data_config
+from dalle_lab.data.sources.base import captioned
+from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.metrics import ranks
-from training.data import DataConfig, captioned, open_sources
-from training.errors import command
+from dual_encoder.ranker import Ranker
 
 COUNTS = (1, 4, 16, 64)
 """Candidates to choose from."""
 
 
-def draw(model: TextToImage, captions: Sequence[str], name: str) -> list[Drawn]:
+def sample(model: TextToImage, captions: Sequence[str], name: str) -> list[Samples]:
     """Return each caption's candidates."""
     bar = tqdm(captions, name, dynamic_ncols=True)
-    return [model.generate(caption, COUNTS[-1], seed=1) for caption in bar]
+    return [model.generate(caption, candidates=COUNTS[-1], seed=1) for caption in bar]
 
 
 def best_of(scores: Tensor) -> dict[int, Tensor]:
@@ -47,16 +49,16 @@ def on_shapes(captions: int) -> dict[str, list[float]]:
     """Return the share of exact scenes for each count, by who chose."""
     model = load_text_to_image("models/shapes")
     texts = [described_scene("test", 1, i)[1] for i in range(captions)]
-    drawn = draw(model, texts, "shapes")
+    samples = sample(model, texts, "shapes")
     exact = torch.tensor(
         [
-            [check(picture, text).exact for picture in some.pictures]
-            for some, text in zip(drawn, texts, strict=True)
+            [check(image, text).exact for image in some.images]
+            for some, text in zip(samples, texts, strict=True)
         ]
     ).double()
     choices = {
-        "reranker": torch.stack([model.rank(some) for some in drawn]),
-        "log-likelihood": torch.stack([some.log_likelihood for some in drawn]),
+        "reranker": torch.stack([model.rank(some) for some in samples]),
+        "log-likelihood": torch.stack([some.log_likelihood for some in samples]),
         "any right": exact,
     }
     return {
@@ -66,15 +68,16 @@ def on_shapes(captions: int) -> dict[str, list[float]]:
 
 
 def on_emoji(captions: int, judge: Ranker) -> dict[str, list[float]]:
-    """Return how chosen pictures find their captions, for each count, by who judges."""
+    """Return how chosen images find their captions, for each count, by who judges."""
     model = load_text_to_image("models/emoji")
     assert model.reranker
-    data = DataConfig("datasets", "data/emoji/held_out_pairs.parquet", held_out_share=0)
+    path = "data/emoji/held_out_pairs.parquet"
+    data = read_data_config({"source": "datasets", "path": path, "held_out_share": 0}, path)
     source = captioned(open_sources(data)[0])
     every = list(dict.fromkeys(source.record(i).caption or "" for i in range(len(source))))
     texts = every[:: max(1, len(every) // captions)][:captions]
-    drawn = draw(model, texts, "emoji")
-    best = best_of(torch.stack([model.rank(some) for some in drawn]))
+    samples = sample(model, texts, "emoji")
+    best = best_of(torch.stack([model.rank(some) for some in samples]))
     right = torch.tensor([[text == caption for caption in every] for text in texts])
     figures: dict[str, list[float]] = {}
     for name, ranker in (("judge", judge), ("reranker itself", model.reranker)):
@@ -83,8 +86,8 @@ def on_emoji(captions: int, judge: Ranker) -> dict[str, list[float]]:
             figures[f"{name}, recall@{k}"] = []
         figures[f"{name}, median rank"] = []
         for chosen in best.values():
-            pictures = [some.pictures[i] for some, i in zip(drawn, chosen.tolist(), strict=True)]
-            found = ranks(ranker.image_features(pictures) @ features.T, right).double()
+            images = [some.images[i] for some, i in zip(samples, chosen.tolist(), strict=True)]
+            found = ranks(ranker.image_features(images) @ features.T, right).double()
             for k in (1, 10):
                 figures[f"{name}, recall@{k}"].append((found <= k).double().mean().item())
             figures[f"{name}, median rank"].append(found.quantile(0.5).item())
@@ -92,7 +95,7 @@ def on_emoji(captions: int, judge: Ranker) -> dict[str, list[float]]:
 
 
 def plot(shapes: dict[str, list[float]], emoji: dict[str, list[float]], out: Path) -> None:
-    """Write both as one picture."""
+    """Write both as one image."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     for axes, figures, title, keep in (
         (figure.add_subplot(1, 2, 1), shapes, "shapes: all of the scene right", lambda _: True),
@@ -124,10 +127,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--judge", type=Path, required=True, help="a dual encoder trained apart")
-    parser.add_argument("--out", type=Path, required=True, help="picture to write")
+    parser.add_argument("--out", type=Path, required=True, help="image to write")
     parser.add_argument("--captions", type=int, default=200, help="captions of each corpus")
     parser.add_argument("--record", type=Path, required=True, help="JSON; what it has stays")
-    parser.add_argument("--only", choices=("shapes", "emoji"), help="draw one corpus, no picture")
+    parser.add_argument("--only", choices=("shapes", "emoji"), help="only one corpus, no plot")
     options = parser.parse_args()
     record = json.loads(options.record.read_text("utf-8")) if options.record.exists() else {}
     if options.only != "emoji" and "shapes" not in record:

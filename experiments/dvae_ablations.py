@@ -49,7 +49,7 @@ VARIANTS: dict[str, list[str]] = {
     "twice the blocks": ["model.network.blocks=2"],
     "bottleneck of 2": ["model.network.bottleneck=2"],
     "more decoder blocks": ["model.network.decoder_blocks=[1,2,3]"],
-    "pictures cropped as in the paper": ["data.augment.crop=true", "data.augment.border=0.05"],
+    "images cropped as in the paper": ["data.augment.crop=true", "data.augment.border=0.05"],
     "512 codes": ["model.codebook_size=512"],
     "2048 codes": ["model.codebook_size=2048"],
     "paper's recipe, short schedules": PAPER,

@@ -7,12 +7,14 @@ import argparse
 from pathlib import Path
 
 from dalle.checkpoint import load_text_to_image
+from dalle.config import PRECISIONS
 from dalle.examples import held_out_examples
 from dalle.metrics import held_out_losses
-from dalle.precision import PRECISIONS, in_precision
-from training.config import merge, read_yaml
-from training.data import DataConfig, captioned, open_sources
-from training.errors import command
+from dalle.precision import in_precision
+from dalle_lab.common.config import read_yaml
+from dalle_lab.common.errors import command
+from dalle_lab.data.sources import open_sources, read_data_config
+from dalle_lab.data.sources.base import captioned
 
 
 @command
@@ -20,14 +22,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure held-out losses in each precision.")
     parser.add_argument("--model", type=Path, default=Path("models/emoji"), help="model folder")
     parser.add_argument("--config", type=Path, required=True, help="config with the held-out data")
-    parser.add_argument("--pictures", type=int, default=0, help="held-out pictures; 0: all")
+    parser.add_argument(
+        "--images", "--pictures", type=int, default=0, help="held-out images; 0: all"
+    )
     options = parser.parse_args()
     model = load_text_to_image(options.model)
-    written = read_yaml(options.config).get("data")
-    data: DataConfig = merge(DataConfig(), written, source=str(options.config))
+    data = read_data_config(read_yaml(options.config).get("data") or {}, str(options.config))
     length = model.transformer.config.text_length
     source = captioned(open_sources(data)[1])
-    examples = held_out_examples(source, model.text, length, model.tokenizer, options.pictures)
+    examples = held_out_examples(
+        source, model.text_tokenizer, length, model.tokenizer, options.images
+    )
     for precision in PRECISIONS:
         figures = held_out_losses(in_precision(model.transformer, precision), *examples)
         print(f"{precision:<10}" + "  ".join(f"{k} {v:.5f}" for k, v in figures.items()))

@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 
 from dalle.checkpoint import load_text_to_image
-from dalle.text_to_image import select
-from training.errors import command
-from training.grids import grid, save_picture
+from dalle.config import Sampling
+from dalle_lab.common.errors import command
+from dalle_lab.common.images import grid, save_image
 
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw the first candidates of some captions.")
+    parser = argparse.ArgumentParser(description="Sample the first candidates of some captions.")
     parser.add_argument("captions", nargs="+", help="captions, a row each (two with --across 2)")
     parser.add_argument("--model", type=Path, default=Path("models/emoji"), help="model folder")
-    parser.add_argument("--out", type=Path, required=True, help="picture to write")
-    parser.add_argument("--candidates", type=int, default=4, help="pictures of each caption")
+    parser.add_argument("--out", type=Path, required=True, help="image to write")
+    parser.add_argument("--candidates", type=int, default=4, help="images of each caption")
     parser.add_argument("--best-of", type=int, default=0, help="choose them among so many")
     parser.add_argument("--across", type=int, default=2, help="captions in a row")
     parser.add_argument("--seed", type=int, default=0, help="seed of all captions")
@@ -29,23 +29,24 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, help="default: as sample.py")
     options = parser.parse_args()
     model = load_text_to_image(options.model)
-    drawn = model.generate(
-        options.captions,
-        max(options.candidates, options.best_of),
+    sampling = Sampling(
+        candidates=max(options.candidates, options.best_of),
         seed=options.seed,
         temperature=options.temperature,
         top_p=options.top_p,
-        guidance=options.guidance,
+        guidance_scale=model.guidance if options.guidance is None else options.guidance,
     )
+    samples = model.generate(options.captions, sampling)
     if options.best_of:
-        ranked = model.rank(drawn).view(len(options.captions), -1).argsort(dim=1, descending=True)
-        first = torch.arange(len(options.captions))[:, None] * options.best_of
-        drawn = select(drawn, (ranked[:, : options.candidates] + first).flatten().tolist())
+        scores = model.rank(samples).view(len(options.captions), -1)
+        best = scores.argsort(dim=1, descending=True)[:, : options.candidates]
+        first = torch.arange(len(options.captions))[:, None] * sampling.candidates
+        samples = samples.select((best + first).flatten().tolist())
     labels = [
         caption if k == 0 else "" for caption in options.captions for k in range(options.candidates)
     ]
     columns = options.across * options.candidates
-    save_picture(grid(drawn.pictures, columns, labels), options.out)
+    save_image(grid(samples.images, columns, labels), options.out)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dalle_lab.common.errors import UserError, command
 from dvae.checkpoint import load_tokenizer, save_tokenizer
 from dvae.model import DiscreteVAE
-from training.errors import UserError, command
 
 CODEBOOK = {  # the tensors with an entry for each code, and the dimension it lies in
     "encoder.blocks.output.conv.w": 0,

@@ -1,6 +1,8 @@
 """Fixtures that several test files share."""
 
 import csv
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,6 @@ import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-# Scripts are imported as modules wherever pytest was started from.
-sys.path.insert(0, str(ROOT))
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +21,9 @@ def _few_threads() -> None:
 
 
 @pytest.fixture
-def picture_folder(tmp_path: Path) -> Path:
-    """Twelve small coloured pictures with captions in metadata.csv."""
-    folder = tmp_path / "pictures"
+def image_folder(tmp_path: Path) -> Path:
+    """Twelve small coloured images with captions in metadata.csv."""
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
     names = ["red", "green", "blue"]
@@ -36,6 +36,12 @@ def picture_folder(tmp_path: Path) -> Path:
             Image.fromarray(array).save(folder / f"{i:02d}.png")
             table.writerow([f"{i:02d}.png", f"a {names[i % 3]} picture, number {i}"])
     return folder
+
+
+@pytest.fixture
+def picture_folder(image_folder: Path) -> Path:
+    """Another name of `image_folder`."""
+    return image_folder
 
 
 @pytest.fixture
@@ -53,5 +59,26 @@ def run_script(
             status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
         captured = capsys.readouterr()
         return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def run_in_two_processes() -> Callable[..., None]:
+    """Call a script of the root folder in two processes, as on two devices: it ends well."""
+
+    def run(script: str, *arguments: str) -> None:
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
+        done = subprocess.run(
+            [sys.executable, *launch, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+            timeout=300,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        for complaint in ("Warning", "terminate called", "destroy_process_group", "Traceback"):
+            assert complaint not in done.stderr, done.stderr
 
     return run

@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from dalle.text import TextTokenizer
-from dual_encoder.checkpoint import Ranker
-from dual_encoder.model import DualEncoder, DualEncoderConfig, TowerConfig
+from dalle_lab.common.images import to_array, to_tensor
+from dalle_lab.data.text import TextTokenizer
+from dual_encoder.config import DualEncoderConfig, TowerConfig
+from dual_encoder.model import DualEncoder
+from dual_encoder.ranker import Ranker
 from dual_encoder.text import encode_captions
-from training.pictures import to_array, to_tensor
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 230)}
 
@@ -28,8 +29,8 @@ def untrained(seed: int = 0) -> Ranker:
         text=TowerConfig(16, 1, 2),
     )
     captions = [f"a picture of {colour}, a {colour} thing" for colour in COLOURS]
-    text = TextTokenizer.train(captions, 290)
-    return Ranker(DualEncoder(config).eval().requires_grad_(False), text)
+    text_tokenizer = TextTokenizer.train(captions, 290)
+    return Ranker(DualEncoder(config).eval().requires_grad_(False), text_tokenizer)
 
 
 @functools.cache
@@ -37,18 +38,19 @@ def colour_ranker() -> Ranker:
     """A tiny dual encoder that has learned which colour is called what."""
     ranker = untrained()
     model = ranker.model.train().requires_grad_(True)
-    pictures = to_tensor([to_array(plain(colour, 8)) for colour in COLOURS])
-    prompts = ["{}", "a {} thing", "a picture of {}"]
-    texts = [
-        encode_captions(ranker.text, [p.format(c) for c in COLOURS], model.config) for p in prompts
+    images = to_tensor([to_array(plain(colour, 8)) for colour in COLOURS])
+    templates = ["{}", "a {} thing", "a picture of {}"]
+    tokens = [
+        encode_captions(ranker.text_tokenizer, [t.format(c) for c in COLOURS], model.config)
+        for t in templates
     ]
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
     target = torch.arange(len(COLOURS))
     for update in range(60):
-        noisy = (pictures + 0.05 * torch.randn_like(pictures)).clamp(0, 1)
-        images, words, scale = model(noisy, texts[update % len(texts)])
-        loss = F.cross_entropy(scale * images @ words.T, target)
-        loss = loss + F.cross_entropy(scale * words @ images.T, target)
+        noisy = (images + 0.05 * torch.randn_like(images)).clamp(0, 1)
+        seen, read, scale = model(noisy, tokens[update % len(tokens)])
+        loss = F.cross_entropy(scale * seen @ read.T, target)
+        loss = loss + F.cross_entropy(scale * read @ seen.T, target)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -57,5 +59,5 @@ def colour_ranker() -> Ranker:
 
 
 def plain(colour: str, size: int = 12) -> Image.Image:
-    """A picture of one colour."""
+    """An image of one colour."""
     return Image.new("RGB", (size, size), COLOURS[colour])

@@ -1,4 +1,4 @@
-"""Every way of computing attention against a product under the mask, in float64, on odd sizes."""
+"""Every backend of attention against a product under the mask, in float64, on odd sizes."""
 
 import warnings
 
@@ -12,17 +12,19 @@ from dalle.attention import KERNELS, PatternAttention, candidates, choose
 from dalle.attention.one_softmax import one_softmax_attention
 from dalle.attention.structured import SCHEMES, StructuredKernel
 from dalle.attention.two_part import two_part_attention
-from dalle.patterns import PATTERNS, Blocks, Pattern, PatternOptions
+from dalle.config import TransformerConfig
+from dalle.patterns import PATTERNS, make_pattern
+from dalle.patterns.base import Blocks, Pattern
 from dalle.stream import Stream
-from dalle.transformer import Transformer, TransformerConfig
-from training.errors import UserError
+from dalle.transformer import Transformer
+from dalle_lab.common.errors import UserError
 
 STRUCTURED = {"two parts": two_part_attention, "one softmax": one_softmax_attention}
 GRIDS = [(4, 4), (3, 5), (5, 3), (1, 6), (6, 1), (7, 7), (1, 1)]
 
 
 def make(name: str, kernel: int = 3) -> Pattern:
-    return PATTERNS[name](PatternOptions(conv_kernel=kernel))
+    return make_pattern(name, {"kernel": kernel} if name == "conv" else None)
 
 
 def by_hand(pattern: Pattern, stream: Stream, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -43,14 +45,14 @@ def with_gradients(attend, qkv: Tensor) -> tuple[Tensor, Tensor]:
     return out.detach(), qkv.grad
 
 
-def assert_same(way: str, pattern: Pattern, stream: Stream, batch: int = 2, n: int = 0) -> None:
+def assert_same(backend: str, pattern: Pattern, stream: Stream, batch: int = 2, n: int = 0) -> None:
     n = n or stream.length
     torch.manual_seed(0)
     qkv = torch.randn(3, batch, 2, n, 8, dtype=torch.float64)
     with pytest.MonkeyPatch.context() as patch:
-        if way in STRUCTURED:  # whatever is fastest for the type
-            patch.setitem(SCHEMES, qkv.dtype, STRUCTURED[way])
-        kernel = KERNELS["structured" if way in STRUCTURED else way](pattern, stream)
+        if backend in STRUCTURED:  # whatever is fastest for the type
+            patch.setitem(SCHEMES, qkv.dtype, STRUCTURED[backend])
+        kernel = KERNELS["structured" if backend in STRUCTURED else backend](pattern, stream)
         got = with_gradients(kernel, qkv)
     expected = with_gradients(lambda *x: by_hand(pattern, stream, *x), qkv)
     for one, wanted in zip(got, expected, strict=True):
@@ -59,15 +61,15 @@ def assert_same(way: str, pattern: Pattern, stream: Stream, batch: int = 2, n: i
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("name", PATTERNS)
-@pytest.mark.parametrize("way", ["reference", *STRUCTURED])
-def test_output_and_gradients_are_those_of_the_masked_product(way, name, grid) -> None:
+@pytest.mark.parametrize("backend", ["reference", *STRUCTURED])
+def test_output_and_gradients_are_those_of_the_masked_product(backend, name, grid) -> None:
     for text_length, batch in ((1, 2), (5, 1)):
-        assert_same(way, make(name), Stream(text_length, *grid), batch)
+        assert_same(backend, make(name), Stream(text_length, *grid), batch)
 
 
 @settings(max_examples=120, deadline=None)
 @given(
-    way=st.sampled_from(sorted(STRUCTURED)),
+    backend=st.sampled_from(sorted(STRUCTURED)),
     name=st.sampled_from(sorted(PATTERNS)),
     text_length=st.integers(1, 9),
     rows=st.integers(1, 7),
@@ -77,11 +79,11 @@ def test_output_and_gradients_are_those_of_the_masked_product(way, name, grid) -
     data=st.data(),
 )
 def test_structured_is_exact_on_any_stream(
-    way, name, text_length, rows, columns, reach, batch, data
+    backend, name, text_length, rows, columns, reach, batch, data
 ) -> None:
     stream = Stream(text_length, rows, columns)
     n = data.draw(st.integers(1, stream.length), label="positions")
-    assert_same(way, make(name, 2 * reach + 1), stream, batch, n)
+    assert_same(backend, make(name, 2 * reach + 1), stream, batch, n)
 
 
 @pytest.mark.parametrize("scheme", STRUCTURED.values())
@@ -99,12 +101,12 @@ def test_gradcheck(name, scheme, monkeypatch) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", PATTERNS)
-@pytest.mark.parametrize("way", ["reference", "structured"])
-def test_half_precision_is_within_one_per_cent(way, name, dtype) -> None:
+@pytest.mark.parametrize("backend", ["reference", "structured"])
+def test_half_precision_is_within_one_per_cent(backend, name, dtype) -> None:
     stream = Stream(5, 6, 7)
     torch.manual_seed(0)
     qkv = torch.randn(3, 2, 2, stream.length, 16).to(dtype)
-    kernel = KERNELS[way](make(name), stream)
+    kernel = KERNELS[backend](make(name), stream)
     expected = with_gradients(lambda *x: by_hand(make(name), stream, *x), qkv.double())
     for got, wanted in zip(with_gradients(kernel, qkv), expected, strict=True):
         assert got.dtype == dtype
@@ -125,7 +127,7 @@ def test_flex_masks_and_forward_agree_with_the_reference(name) -> None:
         kernel(q.requires_grad_(), k, v)
 
 
-def test_the_way_is_chosen_by_size_sparsity_and_device() -> None:
+def test_the_backend_is_chosen_by_size_sparsity_and_device() -> None:
     short, long = Stream(16, 8, 8), Stream(256, 32, 32)
     assert candidates(make("row"), short)[0] == "reference"
     assert "structured" not in candidates(make("row"), short)
@@ -142,7 +144,7 @@ def test_the_way_is_chosen_by_size_sparsity_and_device() -> None:
     assert torch.equal(attention(q, q, q), attention.kernels["structured"](q, q, q))
 
 
-def test_a_way_that_does_not_exist_is_refused_with_those_that_do() -> None:
+def test_a_backend_that_does_not_exist_is_refused_with_those_that_do() -> None:
     for build in (
         lambda: PatternAttention(make("row"), Stream(1, 2, 2), "flash"),
         lambda: Transformer(TransformerConfig(8, 8, 2, 2, 2, 1, 1, 8, 8, attention="flash")),
@@ -171,28 +173,31 @@ def test_a_pattern_without_blocks_has_the_reference_and_wrong_blocks_are_refused
     with pytest.raises(UserError, match="does not say how it is cut"):
         PatternAttention(pattern, stream, "structured")
     pattern.cut = Blocks(100)
-    for way in STRUCTURED:
-        assert_same(way, pattern, stream, batch=1)
+    for backend in STRUCTURED:
+        assert_same(backend, pattern, stream, batch=1)
     wrong = [Blocks(10), Blocks(50, 40), Blocks(50, 50, 2), Blocks(30, 99), Blocks(10, 0, 10)]
     for pattern.cut in wrong:
         with pytest.raises(UserError, match="the blocks of pattern diagonal are not what it"):
             StructuredKernel(pattern, stream)
 
 
-def test_a_whole_training_run_is_the_same_by_either_way() -> None:
+def test_a_whole_training_run_is_the_same_by_either_backend() -> None:
     """Ten updates of a transformer with every pattern: the same losses, to rounding."""
     curves = []
-    for way in ("reference", "structured"):
+    for backend in ("reference", "structured"):
         torch.manual_seed(0)
         config = TransformerConfig(
-            *(20, 30, 6, 4, 5, 4, 2, 8, 16), ["row", "column", "full", "conv"], 3, way
+            *(20, 30, 6, 4, 5, 4, 2, 8, 16),
+            layers=["row", "column", "full", "conv"],
+            pattern_options={"conv": {"kernel": 3}},
+            attention=backend,
         )
         model = Transformer(config)
         optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
-        text, codes = torch.randint(0, 20, (4, 6)), torch.randint(0, 30, (4, 20))
+        tokens, codes = torch.randint(0, 20, (4, 6)), torch.randint(0, 30, (4, 20))
         losses = []
         for _ in range(10):
-            loss = model.loss(text, codes).total
+            loss = model.loss(tokens, codes).total
             losses.append(loss.item())
             optimiser.zero_grad()
             loss.backward()

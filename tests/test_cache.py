@@ -2,20 +2,27 @@
 
 import pytest
 import torch
-from test_transformer import build, inputs
+from builders import build, inputs
 
-from dalle.cache import Cache, DenseLayerCache, PatternLayerCache, plan_cache
-from dalle.decode import decode_one, decode_step, prefill, slots_of
-from dalle.generate import fitting_batch
-from dalle.patterns import PATTERNS, PatternOptions, paper_layers
+from benchmarks.dense_cache import decode_dense, prefill_dense
+from dalle.cache import Prefill
+from dalle.cache_plan import plan_cache
+from dalle.generate import decode_step, prefill
+from dalle.memory import fitting_batch
+from dalle.patterns import PATTERNS, make_pattern, paper_layers
+from dalle.patterns.base import Pattern
 from dalle.stream import Stream
-from training.errors import UserError
+from dalle_lab.common.errors import UserError
 
 PAPER = Stream(256, 32, 32)
 
 
+def make(name: str, kernel: int = 11) -> Pattern:
+    return make_pattern(name, {"kernel": kernel} if name == "conv" else None)
+
+
 def plan_of(name: str, stream: Stream, kernel: int = 11):
-    pattern = PATTERNS[name](PatternOptions(conv_kernel=kernel))
+    pattern = make(name, kernel)
     mask = pattern.mask(stream)
     return plan_cache(mask, stream.text_inputs, pattern.slots(stream, mask))
 
@@ -34,8 +41,9 @@ def test_a_papers_cache_is_under_a_quarter_of_one_that_repeats_the_text() -> Non
 def test_a_step_reads_the_codes_that_the_pattern_allows_and_no_others(name, kernel, grid) -> None:
     stream = Stream(2, *grid)
     plan = plan_of(name, stream, kernel)
-    mask = PATTERNS[name](PatternOptions(conv_kernel=kernel)).mask(stream)
+    mask = make(name, kernel).mask(stream)
     holds = torch.full((plan.size,), -1)
+    assert plan.slots.tolist() == list(plan.order)
     for code in range(stream.image_length - 1):
         holds[plan.slots[code]] = code
         allowed = mask[stream.text_inputs + code, stream.text_inputs :].nonzero()[:, 0]
@@ -51,7 +59,7 @@ def test_a_step_reads_as_much_as_the_pattern_needs() -> None:
     assert plan_of("row", PAPER).reads is None  # a ring is read where it lies
 
 
-def test_a_slot_written_anew_too_early_is_refused() -> None:
+def test_a_slot_overwritten_too_early_is_refused() -> None:
     stream = Stream(2, 3, 3)
     mask = PATTERNS["row"]().mask(stream)
     plan_cache(mask, stream.text_inputs, [code % 4 for code in range(9)])
@@ -62,41 +70,55 @@ def test_a_slot_written_anew_too_early_is_refused() -> None:
 @torch.inference_mode()
 def test_candidates_share_their_captions_text_and_nothing_is_allocated_in_a_step() -> None:
     model = build(depth=4, layers=["row", "column", "conv", "full"])
-    text, codes = inputs(model)
-    _, cache = prefill(model, text)
-    fork, again = cache.repeat(3), cache.repeat(3)
-    stores = slots_of(fork)
-    for store, parent, plan in zip(stores, slots_of(cache), fork.layers, strict=True):
+    tokens, codes = inputs(model)
+    slots = prefill(model, tokens)[1]
+    fork = [each.repeat(3) for each in slots]
+    assert len(fork) == len(model.patterns)
+    for store, parent, pattern in zip(fork, slots, model.patterns, strict=True):
         assert store.text_keys is parent.text_keys
-        assert isinstance(plan, PatternLayerCache)
-        assert store.keys.shape[::2] == (6, plan.plan.size)
-    addresses = [store.keys.data_ptr() for store in stores]
-    dense = Cache([DenseLayerCache(model.mask(pattern)) for pattern in model.patterns])
-    dense = prefill(model, text, cache=dense)[1].repeat(3)
+        assert store.text_values is parent.text_values
+        assert store.keys.shape[::2] == (6, model.cache_plan(pattern).size)
+    addresses = [tensor.data_ptr() for store in fork for tensor in store]
+    dense = [cache.repeat(3) for cache in prefill_dense(model, tokens)[1]]
     branch = torch.cat([codes, codes.roll(1, dims=1), codes.roll(2, dims=1)])
     for j in range(codes.shape[1] - 1):
-        one, other = (decode_one(model, branch[:, j], kept) for kept in (fork, dense))
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
-        step = decode_step(model, branch[:, j], torch.tensor([j]), slots_of(again))
-        assert torch.equal(one, step)
-    assert [store.keys.data_ptr() for store in slots_of(fork)] == addresses
+        step = decode_step(model, branch[:, j], torch.tensor([j]), fork)
+        expected = decode_dense(model, branch[:, j], dense)
+        torch.testing.assert_close(step, expected, rtol=0, atol=1e-5)
+    assert [tensor.data_ptr() for store in fork for tensor in store] == addresses
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 7])
+@pytest.mark.parametrize("name", [*PATTERNS, "paper"])
+@torch.inference_mode()
+def test_a_step_is_that_of_the_dense_cache(name, prefix) -> None:
+    model = build(depth=3, layers=[] if name == "paper" else [name] * 3, rows=4, columns=3)
+    tokens, codes = inputs(model)
+    logits, slots = prefill(model, tokens, codes[:, :prefix])
+    expected, dense = prefill_dense(model, tokens, codes[:, :prefix])
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+    for j in range(prefix, codes.shape[1] - 1):
+        logits = decode_step(model, codes[:, j], torch.tensor([j]), slots)
+        expected = decode_dense(model, codes[:, j], dense)
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
 def test_a_cache_starts_with_all_of_the_text() -> None:
     model = build()
-    text, _ = inputs(model)
-    attends = [layer.attend for layer in model.new_cache().layers]
+    tokens, _ = inputs(model)
+    layers = [Prefill(model.cache_plan(pattern)) for pattern in model.patterns]
     with pytest.raises(ValueError, match="takes all"):
-        model.hidden(model.embed_text(text)[:, :1], attends)
+        model.hidden(model.embed_text(tokens)[:, :1], layers)
 
 
 @torch.inference_mode()
 def test_the_bytes_are_those_that_are_allocated() -> None:
     model = build(depth=4, layers=["row", "column", "conv", "row"])
-    text, _ = inputs(model)
-    _, cache = prefill(model, text)
-    assert cache.repeat(3).nbytes == model.cache_bytes(captions=2, candidates=6)
+    tokens, _ = inputs(model)
+    fork = [each.repeat(3) for each in prefill(model, tokens)[1]]
+    allocated = sum(tensor.untyped_storage().nbytes() for store in fork for tensor in store)
+    assert allocated == model.cache_bytes(captions=2, candidates=6)
 
 
 def test_batches_fit_the_memory() -> None:

@@ -1,8 +1,11 @@
-"""The whole chain in miniature: pictures -> tokenizer -> transformer -> samples, and resumption."""
+"""The whole chain in miniature: images -> tokenizer -> transformer -> samples, and resumption."""
 
 import json
+import multiprocessing
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,12 +16,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import dalle.codes
 import sample
 import train_dalle
 import train_dvae
-from training.checkpoint import read_training_state
-from training.pictures import open_picture
-from training.trainer import Trainer
+from dalle.checkpoint import load_text_to_image
+from dalle.codes import cached_codes, encode_images
+from dalle.prompt import read_codes
+from dalle_lab.common.checkpoint import read_training_state
+from dalle_lab.common.config import read_yaml
+from dalle_lab.common.images import open_image
+from dalle_lab.data.batches import ImageDataset
+from dalle_lab.data.config import AugmentConfig
+from dalle_lab.data.sources.folder import FolderSource
+from dalle_lab.training.trainer import Trainer
+from dvae.checkpoint import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 Script = Callable[..., tuple[int, str, str]]
@@ -33,8 +45,8 @@ TINY_DVAE = [
 TINY_DALLE = [
     *("model.rows=4", "model.columns=4", "model.image_vocab=12", "model.text_vocab=300"),
     *("model.text_length=8", "model.d_model=16", "model.heads=2", "model.head_width=8"),
-    *("model.depth=3", "model.conv_kernel=3", "optimiser.lr=0.003", "run.log_every=1"),
-    *("data.held_out_share=0.3", "run.batch_size=4"),
+    *("model.depth=3", "model.pattern_options={conv: {kernel: 3}}", "optimiser.lr=0.003"),
+    *("data.held_out_share=0.3", "run.batch_size=4", "run.log_every=1"),
 ]
 
 
@@ -44,19 +56,17 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.fixture
-def stage_one(picture_folder: Path, tmp_path: Path, run_script: Script) -> Callable[..., Any]:
+def stage_one(image_folder: Path, tmp_path: Path, run_script: Script) -> Callable[..., Any]:
     def run(name: str, *overrides: str) -> tuple[int, str, str]:
         out = f"run.out={tmp_path / name}"
-        return run_script(
-            train_dvae.main, *TINY_DVAE, f"data.path={picture_folder}", out, *overrides
-        )
+        return run_script(train_dvae.main, *TINY_DVAE, f"data.path={image_folder}", out, *overrides)
 
     return run
 
 
 @pytest.fixture
 def stage_two(
-    picture_folder: Path, tmp_path: Path, run_script: Script, stage_one: Callable[..., Any]
+    image_folder: Path, tmp_path: Path, run_script: Script, stage_one: Callable[..., Any]
 ) -> Callable[..., Any]:
     assert stage_one("dvae", "run.updates=2")[0] == 0
 
@@ -65,7 +75,7 @@ def stage_two(
             train_dalle.main,
             *TINY_DALLE,
             f"tokenizer={tmp_path / 'dvae/tokenizer'}",
-            f"data.path={picture_folder}",
+            f"data.path={image_folder}",
             f"run.out={tmp_path / name}",
             *overrides,
         )
@@ -80,7 +90,7 @@ def assert_same_state(first: Path, second: Path) -> None:
     assert all(torch.equal(a["model"][key], b["model"][key]) for key in a["model"])
 
 
-def test_caption_to_pictures(
+def test_caption_to_images(
     stage_two: Callable[..., Any], tmp_path: Path, run_script: Script
 ) -> None:
     status, _, error = stage_two("dalle", "run.updates=2", "codes.mode=cached", "codes.variants=2")
@@ -96,22 +106,21 @@ def test_caption_to_pictures(
     assert (record["seed"], record["text"]) == (0, "a red picture")
     assert len(record["candidates"]) == 3
     for candidate in record["candidates"]:
-        assert open_picture(folder / candidate["file"]).size == (16, 16)
+        assert open_image(folder / candidate["file"]).size == (16, 16)
         assert len(candidate["codes"]) == 16
         assert candidate["log_likelihood"] < 0
-    assert open_picture(folder / "grid.png").width > 3 * 16
+    assert open_image(folder / "grid.png").width > 3 * 16
 
 
 def test_kept_rows_are_the_prompts_own_codes(
-    stage_two: Callable[..., Any], tmp_path: Path, run_script: Script, picture_folder: Path
+    stage_two: Callable[..., Any], tmp_path: Path, run_script: Script, image_folder: Path
 ) -> None:
     stage_two("dalle", "run.updates=1")
-    prompt = picture_folder / "03.png"
+    prompt = image_folder / "03.png"
     arguments = ["--model", tmp_path / "dalle/model", "--text", "x", "--out", tmp_path / "out"]
     status, _, error = run_script(sample.main, *arguments, "--image", prompt, "--keep-rows", "3")
     assert status == 0, error
-    model = sample.load_text_to_image(tmp_path / "dalle/model")
-    given = sample.read_codes(model, prompt)
+    given = read_codes(load_text_to_image(tmp_path / "dalle/model"), prompt)
     record = json.loads((tmp_path / "out/x/samples.json").read_text())
     assert record["kept_codes"] == 12
     for candidate in record["candidates"]:
@@ -188,6 +197,30 @@ def test_a_run_is_not_resumed_under_another_config(stage_one: Callable[..., Any]
     assert "optimiser.lr=0.003, not 0.1" in error
 
 
+def test_a_run_of_an_earlier_version_is_resumed(
+    stage_two: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Its config has keys that were renamed since, and those of all sources at once."""
+    options = ["run.updates=2", "data.source=folder"]
+    stage_two("whole", *options)
+    stage_two("parts", *options, "run.updates=1")
+    path = tmp_path / "parts/checkpoint/config.yaml"
+    config = read_yaml(path)
+    assert config["model"].pop("pattern_options") == {"conv": {"kernel": 3}}
+    config["model"]["conv_kernel"] = 3
+    config["data"] |= {"split": "train", "count": 20000, "image_column": "image"}
+    config["data"] |= {"caption_column": "caption", "artist_column": "", "keywords_column": ""}
+    path.write_text(json.dumps(config))  # which is YAML too
+    status, printed, error = stage_two("parts", *options)
+    assert status == 0, error
+    assert "resumed" in printed
+    assert_same_state(tmp_path / "whole", tmp_path / "parts")
+    path.write_text(path.read_text().replace("kernel: 3", "kernel: 5"))
+    status, _, error = stage_two("parts", *options, "run.updates=3")
+    assert status == 2
+    assert "model.pattern_options.conv.kernel=5, not 3" in error
+
+
 def test_fine_tuning_starts_from_the_named_weights(
     stage_one: Callable[..., Any], stage_two: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -228,14 +261,135 @@ def test_a_transformer_for_another_tokenizer_is_refused(
 
 
 @pytest.mark.slow
+def test_two_processes_train_both_stages(
+    run_in_two_processes: Callable[..., None], image_folder: Path, tmp_path: Path
+) -> None:
+    """One process encodes, measures and saves while the other waits or goes on."""
+    options = [f"data.path={image_folder}", "run.updates=4", "run.evaluate_every=2"]
+    run_in_two_processes("train_dvae.py", *TINY_DVAE, *options, f"run.out={tmp_path / 'dvae'}")
+    tokenizer = f"tokenizer={tmp_path / 'dvae/tokenizer'}"
+    for mode in ("cached", "on_the_fly"):
+        more = [tokenizer, f"codes.mode={mode}", f"run.out={tmp_path / mode}"]
+        run_in_two_processes("train_dalle.py", *TINY_DALLE, *options, *more)
+        assert len(losses(tmp_path / mode)) == 4
+        load_text_to_image(tmp_path / mode / "model")
+
+
+def interrupted_process(rank: int, arguments: list[str], folder: Path) -> None:
+    """Train in one of two processes; the second alone is interrupted, at its third update."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    update = Trainer.update
+
+    def interrupt(self: Trainer, loss: torch.Tensor) -> float:
+        if self.step == 2 and rank == 1:
+            signal.raise_signal(signal.SIGINT)
+        return update(self, loss)
+
+    Trainer.update = interrupt
+    sys.argv = ["train_dvae.py", *arguments]
+    try:
+        status = train_dvae.main()
+    except SystemExit as stop:
+        status = stop.code
+    (folder / f"status-{rank}").write_text(str(status))
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_one_of_two_processes_stops_both(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the same update: else the other would wait for gradients that never come."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    for name, value in places.items():
+        monkeypatch.setenv(name, value)
+    options = [f"data.path={image_folder}", f"run.out={tmp_path / 'run'}", "run.updates=50"]
+    arguments = ([*TINY_DVAE, *options], tmp_path)
+    running = torch.multiprocessing.spawn(  # type: ignore[attr-defined]
+        interrupted_process, arguments, nprocs=2, join=False
+    )
+    assert running is not None
+    try:
+        ended = any(running.join(timeout=60) for _ in range(4))  # it returns at each that ends
+    finally:
+        for process in running.processes:
+            assert process is not None
+            process.kill()
+    assert ended, "they wait for each other"
+    assert [(tmp_path / f"status-{rank}").read_text() for rank in range(2)] == ["130", "130"]
+    assert read_training_state(tmp_path / "run/checkpoint")["trainer"]["step"] == 3
+
+
+def write_codes_with_others(number: int, folder: Path, images: Path, together: Any) -> None:
+    """Encode a folder's images; have all of the file written when the first puts it in place."""
+    torch.set_num_threads(1)
+    save = dalle.codes.save_file
+
+    def save_together(*arguments: Any, **options: Any) -> None:
+        save(*arguments, **options)
+        together.wait(timeout=100)
+
+    dalle.codes.save_file = save_together
+    tokenizer, _ = load_tokenizer(folder / "dvae/tokenizer")
+    dataset = ImageDataset(FolderSource(str(images)), 16, AugmentConfig())
+    encoded = cached_codes(folder / "codes.safetensors", "key", tokenizer, dataset, 2)
+    torch.save(encoded._asdict(), folder / f"{number}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_may_write_one_file_of_codes(
+    stage_one: Callable[..., Any], image_folder: Path, tmp_path: Path
+) -> None:
+    stage_one("dvae", "run.updates=1")
+    together = multiprocessing.get_context("spawn").Barrier(2)
+    arguments = (tmp_path, image_folder, together)
+    torch.multiprocessing.spawn(write_codes_with_others, arguments, nprocs=2)  # type: ignore[attr-defined]
+    tokenizer, _ = load_tokenizer(tmp_path / "dvae/tokenizer")
+    dataset = ImageDataset(FolderSource(str(image_folder)), 16, AugmentConfig())
+    file = tmp_path / "codes.safetensors"
+    stored = load_file(file)
+    expected = encode_images(tokenizer, dataset, 2)
+    for number in range(2):
+        own = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+        for name, tensor in expected._asdict().items():
+            assert torch.equal(own[name], tensor)
+            assert torch.equal(stored[name], tensor)
+    assert [path.name for path in tmp_path.glob("*codes*")] == [file.name]
+    # Under its key the file is read; under another the images are encoded again.
+    tokenizer.encode = None  # type: ignore[assignment]
+    assert torch.equal(cached_codes(file, "key", tokenizer, dataset, 2).codes, expected.codes)
+    with pytest.raises(TypeError):
+        cached_codes(file, "another key", tokenizer, dataset, 2)
+
+
+def test_a_damaged_file_of_codes_is_written_anew(
+    stage_one: Callable[..., Any], image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    stage_one("dvae", "run.updates=1")
+    tokenizer, _ = load_tokenizer(tmp_path / "dvae/tokenizer")
+    dataset = ImageDataset(FolderSource(str(image_folder)), 16, None)
+    file = tmp_path / "codes.safetensors"
+    whole = cached_codes(file, "key", tokenizer, dataset, 1)
+    file.write_bytes(file.read_bytes()[:-9])
+    capsys.readouterr()
+    again = cached_codes(file, "key", tokenizer, dataset, 1)
+    assert "codes.safetensors is damaged" in capsys.readouterr().out
+    assert torch.equal(whole.codes, again.codes)
+    assert torch.equal(load_file(file)["codes"], whole.codes)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_training_is_the_same_training(picture_folder: Path, tmp_path: Path) -> None:
+def test_compiled_training_is_the_same_training(image_folder: Path, tmp_path: Path) -> None:
     """In processes of their own, since torch's compiler raises warnings that are not ours."""
     tokenizer = f"tokenizer={tmp_path / 'train_dvae-false/tokenizer'}"
     for script, options in (("train_dvae", TINY_DVAE), ("train_dalle", [*TINY_DALLE, tokenizer])):
         for compiled in ("false", "true"):
             out = tmp_path / f"{script}-{compiled}"
-            command = [sys.executable, f"{script}.py", *options, f"data.path={picture_folder}"]
+            command = [sys.executable, f"{script}.py", *options, f"data.path={image_folder}"]
             command += [f"run.out={out}", "run.updates=3", f"run.compile={compiled}"]
             subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         fast, slow = (losses(tmp_path / f"{script}-{compiled}") for compiled in ("true", "false"))

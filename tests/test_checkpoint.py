@@ -9,15 +9,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dvae.checkpoint import TOKENIZERS, SavedTokenizer, load_tokenizer, save_tokenizer
-from dvae.model import DiscreteVAE, DVAEConfig
-from dvae.networks import NetworkConfig
+from dalle_lab.common.checkpoint import read_training_state
+from dalle_lab.common.config import load_config
+from dalle_lab.common.errors import UserError
+from dvae.checkpoint import load_tokenizer, save_tokenizer
+from dvae.config import DVAEConfig, NetworkConfig
+from dvae.kinds import KINDS, SavedTokenizer
+from dvae.model import DiscreteVAE
 from dvae.tokenizer import ImageTokenizer, LossReport
 from train_dvae import TrainDVAE
 from train_dvae import main as train
-from training.checkpoint import read_training_state, write_folder
-from training.config import load_config
-from training.errors import UserError
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ class PosterConfig:
 
 
 class Poster(ImageTokenizer):
-    """One code, a shade of grey, for each 8x8 patch of 16x16 pictures."""
+    """One code, a shade of grey, for each 8x8 patch of 16x16 images."""
 
     def __init__(self, config: PosterConfig) -> None:
         super().__init__()
@@ -68,10 +69,10 @@ class Poster(ImageTokenizer):
 def test_a_tokenizer_with_a_config_of_its_own_trains_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(TOKENIZERS, "poster", (PosterConfig, Poster))
+    monkeypatch.setitem(KINDS, "poster", (PosterConfig, Poster))
     out = tmp_path / "run"
     arguments = ["tokenizer=poster", "model.shades=6", "data.source=shapes", "data.count=8"]
-    arguments += [f"run.out={out}", "run.updates=2", "run.batch_size=2", "held_out_pictures=4"]
+    arguments += [f"run.out={out}", "run.updates=2", "run.batch_size=2", "held_out_images=4"]
     with pytest.raises(UserError, match=r"unknown key model\.grid"):
         load_config(TrainDVAE, "", [*arguments, "model.grid=2"])
     monkeypatch.setattr("sys.argv", ["train_dvae.py", *arguments])
@@ -120,17 +121,3 @@ def test_a_pickle_with_a_payload_never_runs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"training\.pt is damaged"):
         read_training_state(tmp_path)
     assert not (tmp_path / "ran").exists()
-
-
-def test_a_failed_write_leaves_the_old_folder_and_no_litter(tmp_path: Path) -> None:
-    target = tmp_path / "checkpoint"
-    write_folder(target, lambda folder: (folder / "a").touch())
-
-    def full_disk(folder: Path) -> None:
-        (folder / "a").write_text("new")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(UserError, match="the disk is full"):
-        write_folder(target, full_disk)
-    assert (target / "a").read_text() == ""
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

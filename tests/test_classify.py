@@ -9,7 +9,7 @@ from PIL import Image
 from rankers import colour_ranker, plain
 
 import classify
-from dual_encoder import results
+from dalle_lab.common import report, sheets
 from dual_encoder.checkpoint import save_dual_encoder
 
 Script = Callable[..., tuple[int, str, str]]
@@ -28,7 +28,7 @@ def coloured(tmp_path: Path) -> Path:
     (folder / "deeper").mkdir(parents=True)
     plain("red").save(folder / "a.png")
     plain("blue").save(folder / "deeper" / "b.png")
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     return folder
 
 
@@ -46,29 +46,38 @@ def test_a_table_a_json_and_a_sheet(
     assert (first[0], first[2]) == (str(coloured / "a.png"), "red")
     assert (second[0], second[2]) == (str(coloured / "deeper" / "b.png"), "blue")
     assert len(first) == 5
-    assert f"skipped an unreadable picture: {coloured / 'broken.png'}" in error
-    assert "skipped 1 of 3 pictures" in error
+    assert f"skipped an unreadable image: {coloured / 'broken.png'}" in error
+    assert "skipped 1 of 3 images" in error
     record = json.loads((tmp_path / "new" / "found.json").read_text())
     found = record["results"][1]["probabilities"]
     assert list(found) == ["red", "green", "blue"]
     assert found["blue"] > 0.8
     assert sum(found.values()) == pytest.approx(1)
     with Image.open(tmp_path / "out" / "sheet.png") as sheet:
-        assert sheet.width > 2 * results.THUMBNAIL
+        assert sheet.width > 2 * sheets.THUMBNAIL
 
 
-def test_many_pictures_go_on_several_sheets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(results, "PER_SHEET", 2)
-    images = [results.thumbnail(plain("red"))] * 3
-    sheets = results.write_sheets(tmp_path, images, ["x" * 99, "b", "c"], "title")
-    assert [path.name for path in sheets] == ["sheet-1.png", "sheet-2.png"]
-    assert all(path.exists() for path in sheets)
+def test_many_images_go_on_several_sheets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheets, "PER_SHEET", 2)
+    images = [sheets.thumbnail(plain("red"))] * 3
+    paths = sheets.write_sheets(tmp_path, images, ["x" * 99, "b", "c"], "title")
+    assert [path.name for path in paths] == ["sheet-1.png", "sheet-2.png"]
+    assert all(path.exists() for path in paths)
 
 
 def test_names_that_cannot_be_printed_are_shown_nevertheless() -> None:
-    assert results.shown(Path("a\udcff\n.png")) == "a??.png"
+    assert report.shown(Path("a\udcff\n.png")) == "a??.png"
+
+
+def test_the_device_is_chosen_and_named(model: Path, coloured: Path, run_script: Script) -> None:
+    arguments = [coloured / "a.png", "--labels", "red", "blue", "--model", model, "--device"]
+    status, printed, error = run_script(classify.main, *arguments, "cpu")
+    assert status == 0, error
+    assert "device: cpu" in error.splitlines()
+    assert "red" in printed
+    status, _, error = run_script(classify.main, *arguments, "nonsense")
+    assert status == 2
+    assert "'nonsense' is none of auto, cpu, cuda, mps" in error
 
 
 def test_a_long_label_is_cut_with_a_warning(model: Path, coloured: Path, run_script) -> None:
@@ -86,7 +95,7 @@ def test_a_long_label_is_cut_with_a_warning(model: Path, coloured: Path, run_scr
         (["--labels", "red", ""], "label 2 is empty"),
         (["--labels", "red"], "two or more"),
         (["--labels-file", "nowhere.txt"], "--labels-file nowhere.txt does not exist"),
-        (["--labels", "a", "b", "--template", "a picture"], "has no place for the label"),
+        (["--labels", "a", "b", "--template", "an image"], "has no place for the label"),
         (["--labels", "a", "b", "--top", "0"], "--top is 0"),
         (["--labels", "a", "b", "--model", "nowhere"], "no checkpoint folder nowhere"),
         (["--labels", "a", "b", "--out", "/proc/none"], "/proc/none"),
@@ -106,13 +115,13 @@ def test_bad_input_is_one_line(
 @pytest.mark.parametrize(
     ("place", "named"),
     [
-        ("broken.png", "not a readable picture"),
-        ("missing.png", "no picture or folder"),
-        ("empty", "no pictures under"),
-        ("bad", "none of the 1 pictures can be read"),
+        ("broken.png", "not a readable image"),
+        ("missing.png", "no image or folder"),
+        ("empty", "no images under"),
+        ("bad", "none of the 1 images can be read"),
     ],
 )
-def test_pictures_that_are_none(
+def test_images_that_are_none(
     place: str, named: str, model: Path, coloured: Path, run_script: Script
 ) -> None:
     (coloured / "empty").mkdir()

@@ -9,9 +9,10 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from dual_encoder.loss import SAME_CAPTION, LossConfig, contrastive_loss
-from dual_encoder.model import DualEncoder, DualEncoderConfig, TowerConfig
-from training.errors import UserError
+from dalle_lab.common.errors import UserError
+from dual_encoder.config import SAME_CAPTION, DualEncoderConfig, LossConfig, TowerConfig
+from dual_encoder.loss import contrastive_loss
+from dual_encoder.model import DualEncoder
 
 
 def by_hand(
@@ -52,7 +53,7 @@ def test_value_and_gradients_are_those_of_the_formula(n, chunk, same_caption) ->
 
 @pytest.mark.parametrize("same_caption", SAME_CAPTION)
 @pytest.mark.parametrize("chunk", [0, 2])
-def test_a_wrong_caption_is_one_more_negative_of_its_picture_alone(same_caption, chunk) -> None:
+def test_a_wrong_caption_is_one_more_negative_of_its_image_alone(same_caption, chunk) -> None:
     concepts = torch.tensor([0, 1, 0, 2, 3])
     inputs, expected_inputs = features(5), features(5)
     torch.manual_seed(1)
@@ -63,7 +64,7 @@ def test_a_wrong_caption_is_one_more_negative_of_its_picture_alone(same_caption,
     loss.backward()
     images, text, scale = expected_inputs
     expected = by_hand(*expected_inputs, concepts=concepts, same_caption=same_caption)
-    for i in range(5):  # log-sum-exp over one more, in the direction from picture to caption
+    for i in range(5):  # log-sum-exp over one more, in the direction from image to caption
         kept = [
             j for j in range(5) if same_caption != "ignored" or j == i or concepts[j] != concepts[i]
         ]
@@ -150,7 +151,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize(("n", "chunk"), [(7, 3), (6, 2), (5, 1)])
 @pytest.mark.parametrize("share", [0.0, 0.4])
 def test_encoding_in_chunks_changes_neither_loss_nor_gradients(n, chunk, share) -> None:
-    """With dropout, the reference keeps all activations and draws the same random numbers."""
+    """With dropout, the reference keeps all activations and samples the same random numbers."""
     images, text, concepts = batch(n)
     config = LossConfig()
     model, reference = (encoder(dropout=share, patch_dropout=share).train() for _ in range(2))

@@ -1,4 +1,4 @@
-"""Pictures and captions from a folder, parquet and code; what happens to bad ones."""
+"""Images and captions from a folder, parquet and code; what happens to bad ones."""
 
 import io
 import itertools
@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data import (
-    DataConfig,
-    Pictures,
-    Record,
-    Shuffled,
-    batches,
-    captioned,
-    open_sources,
-    vary_caption,
-)
-from training.errors import UserError
-from training.pictures import AugmentConfig, augment, centre_square, open_picture, to_array
+from dalle_lab.common.errors import UserError
+from dalle_lab.common.images import centre_square, open_image, to_array
+from dalle_lab.data.augment import augment
+from dalle_lab.data.batches import ImageDataset, Shuffled, batches
+from dalle_lab.data.captions import vary_caption
+from dalle_lab.data.config import AugmentConfig, DataConfig
+from dalle_lab.data.sources import open_sources, read_data_config
+from dalle_lab.data.sources.base import Record, captioned
+from dalle_lab.data.sources.folder import FolderConfig
+from dalle_lab.data.sources.hub import DatasetsConfig
+from dalle_lab.data.sources.shapes import ShapesConfig
 
 
 def captions(config: DataConfig) -> list[str]:
@@ -28,20 +27,20 @@ def captions(config: DataConfig) -> list[str]:
     return sorted(s.record(i).caption or "" for s in (train, held_out) for i in range(len(s)))
 
 
-def test_a_folder_with_metadata_csv(picture_folder: Path) -> None:
-    config = DataConfig(path=str(picture_folder), held_out_share=0.3)
+def test_a_folder_with_metadata_csv(image_folder: Path) -> None:
+    config = FolderConfig(path=str(image_folder), held_out_share=0.3)
     train, held_out = open_sources(config)
     assert len(train) + len(held_out) == 12
     assert len(held_out) >= 1
     assert "a red picture, number 0" in captions(config)
 
 
-def test_a_folder_with_metadata_jsonl_and_one_with_text_files(picture_folder: Path) -> None:
-    (picture_folder / "metadata.csv").unlink()
+def test_a_folder_with_metadata_jsonl_and_one_with_text_files(image_folder: Path) -> None:
+    (image_folder / "metadata.csv").unlink()
     lines = [json.dumps({"file_name": "03.png", "text": "from jsonl"})]
-    (picture_folder / "metadata.jsonl").write_text("\n".join(lines))
-    (picture_folder / "04.txt").write_text("from a text file\n")
-    config = DataConfig(path=str(picture_folder), held_out_share=0)
+    (image_folder / "metadata.jsonl").write_text("\n".join(lines))
+    (image_folder / "04.txt").write_text("from a text file\n")
+    config = FolderConfig(path=str(image_folder), held_out_share=0)
     source = captioned(open_sources(config)[0])
     assert [source.record(i).caption for i in range(len(source))] == [
         "from jsonl",
@@ -71,7 +70,7 @@ def test_parquet(tmp_path: Path) -> None:
     )
     path = tmp_path / "rows.parquet"
     datasets.Dataset.from_dict(rows, features=features).to_parquet(str(path))
-    config = DataConfig(
+    config = DatasetsConfig(
         source="datasets",
         path=str(path),
         held_out_share=0,
@@ -86,24 +85,38 @@ def test_parquet(tmp_path: Path) -> None:
         (),
         False,
     )
-    assert np.array_equal(to_array(open_picture(record.image)), to_array(image))
+    assert np.array_equal(to_array(open_image(record.image)), to_array(image))
     config.artist_column = "painter"
     with pytest.raises(UserError, match=r"painter.*it has image, caption"):
         open_sources(config)
 
 
 def test_shapes_never_share_a_caption_between_training_and_held_out() -> None:
-    train, held_out = open_sources(DataConfig(source="shapes", count=300))
+    train, held_out = open_sources(ShapesConfig(source="shapes", count=300))
     seen = {train.record(i).caption for i in range(300)}
     assert not seen & {held_out.record(i).caption for i in range(300)}
+
+
+def test_a_config_of_a_source_is_read_from_its_own_options() -> None:
+    config = read_data_config({"source": "shapes", "count": 9}, "here")
+    assert config == ShapesConfig(source="shapes", count=9)
+    assert read_data_config({"path": "x"}, "here") == FolderConfig(path="x")
+    with pytest.raises(
+        UserError, match=r"data\.source is 'web'; use one of folder, datasets, shapes"
+    ):
+        read_data_config({"source": "web"}, "here")
+    with pytest.raises(UserError, match="here: unknown key cuont"):
+        read_data_config({"source": "shapes", "cuont": 9}, "here")
 
 
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        (DataConfig(path="no/such/folder"), "no/such/folder"),
-        (DataConfig(), "data.path"),
-        (DataConfig(source="datasets", path="nothing.parquet"), "nothing.parquet"),
+        (FolderConfig(path="no/such/folder"), "no/such/folder"),
+        (FolderConfig(), "data.path"),
+        (DatasetsConfig(source="datasets"), "data.path"),
+        (DatasetsConfig(source="datasets", path="nothing.parquet"), "nothing.parquet"),
+        (ShapesConfig(source="shapes", split="tset"), "data.split is 'tset'; shapes has train"),
     ],
 )
 def test_missing_data_is_one_line_that_names_it(config: DataConfig, named: str) -> None:
@@ -114,52 +127,52 @@ def test_missing_data_is_one_line_that_names_it(config: DataConfig, named: str) 
 
 def test_an_empty_folder_names_its_whole_path(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=str(tmp_path)):
-        open_sources(DataConfig(path=str(tmp_path)))
+        open_sources(FolderConfig(path=str(tmp_path)))
 
 
-def test_no_captions_at_all_says_how_to_write_them(picture_folder: Path) -> None:
-    (picture_folder / "metadata.csv").unlink()
-    source, _ = open_sources(DataConfig(path=str(picture_folder)))
+def test_no_captions_at_all_says_how_to_write_them(image_folder: Path) -> None:
+    (image_folder / "metadata.csv").unlink()
+    source, _ = open_sources(FolderConfig(path=str(image_folder)))
     with pytest.raises(UserError, match=r"metadata\.csv"):
         captioned(source)
 
 
-def test_metadata_without_a_caption_column_says_what_it_found(picture_folder: Path) -> None:
-    (picture_folder / "metadata.csv").write_text("file,title\n00.png,x\n")
+def test_metadata_without_a_caption_column_says_what_it_found(image_folder: Path) -> None:
+    (image_folder / "metadata.csv").write_text("file,title\n00.png,x\n")
     with pytest.raises(UserError, match="file_name and caption or text; found file, title"):
-        open_sources(DataConfig(path=str(picture_folder)))
+        open_sources(FolderConfig(path=str(image_folder)))
 
 
-def test_an_unreadable_picture_is_named_counted_and_replaced(
-    picture_folder: Path, capsys: pytest.CaptureFixture
+def test_an_unreadable_image_is_named_counted_and_replaced(
+    image_folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    (picture_folder / "05.png").write_bytes(b"this is no picture")
-    whole = (picture_folder / "07.png").read_bytes()
-    (picture_folder / "07.png").write_bytes(whole[: len(whole) // 2])
-    source, _ = open_sources(DataConfig(path=str(picture_folder), held_out_share=0))
-    pictures = Pictures(source, 8, None)
-    shown = [pictures[i, 0].index for i in range(len(pictures))]
-    assert len(pictures.skipped) == 2
+    (image_folder / "05.png").write_bytes(b"this is no image")
+    whole = (image_folder / "07.png").read_bytes()
+    (image_folder / "07.png").write_bytes(whole[: len(whole) // 2])
+    source, _ = open_sources(FolderConfig(path=str(image_folder), held_out_share=0))
+    images = ImageDataset(source, 8, None)
+    shown = [images[i, 0].index for i in range(len(images))]
+    assert len(images.skipped) == 2
     assert set(range(12)) - set(shown) == {5, 7}
     printed = capsys.readouterr().out
     assert "05.png" in printed
     assert "(2 so far)" in printed
 
 
-def test_nothing_readable_is_an_error(picture_folder: Path) -> None:
-    for path in picture_folder.glob("*.png"):
+def test_nothing_readable_is_an_error(image_folder: Path) -> None:
+    for path in image_folder.glob("*.png"):
         path.write_bytes(b"no")
-    source, _ = open_sources(DataConfig(path=str(picture_folder), held_out_share=0))
-    with pytest.raises(UserError, match="none of the 12 pictures"):
-        Pictures(source, 8, None)[0, 0]
+    source, _ = open_sources(FolderConfig(path=str(image_folder), held_out_share=0))
+    with pytest.raises(UserError, match="none of the 12 images"):
+        ImageDataset(source, 8, None)[0, 0]
 
 
 def test_transparency_becomes_white() -> None:
     image = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    assert to_array(open_picture(image)).min() == 255
+    assert to_array(open_image(image)).min() == 255
     palette = Image.new("P", (4, 4), 0)
     palette.info["transparency"] = 0
-    assert to_array(open_picture(palette)).min() == 255
+    assert to_array(open_image(palette)).min() == 255
 
 
 def test_evaluation_crops_the_centre() -> None:
@@ -169,7 +182,7 @@ def test_evaluation_crops_the_centre() -> None:
 
 
 def test_augmentation_stays_near_the_centre_as_in_the_paper() -> None:
-    """The square's offset is between 3/8 and 5/8 of the slack, so the ends of a 3:1 picture
+    """The square's offset is between 3/8 and 5/8 of the slack, so the ends of a 3:1 image
     are never seen."""
     array = np.zeros((16, 48, 3), dtype=np.uint8)
     array[:, :10], array[:, 38:] = 255, 255
@@ -210,10 +223,10 @@ def test_processes_share_out_the_global_batch() -> None:
     assert [a + b for a, b in zip(*halves, strict=True)] == whole
 
 
-def test_background_workers_change_nothing(picture_folder: Path) -> None:
-    source, _ = open_sources(DataConfig(path=str(picture_folder), held_out_share=0))
-    pictures = Pictures(source, 8, AugmentConfig())
-    streams = [batches(pictures, Shuffled(12, 4, seed=3), workers) for workers in (0, 1)]
+def test_background_workers_change_nothing(image_folder: Path) -> None:
+    source, _ = open_sources(FolderConfig(path=str(image_folder), held_out_share=0))
+    images = ImageDataset(source, 8, AugmentConfig())
+    streams = [batches(images, Shuffled(12, 4, seed=3), workers) for workers in (0, 1)]
     for _ in range(3):
         own, background = (next(stream) for stream in streams)
         for a, b in zip(own, background, strict=True):
@@ -223,7 +236,7 @@ def test_background_workers_change_nothing(picture_folder: Path) -> None:
 
 def test_captions_vary_by_keywords_and_artist() -> None:
     record = Record("r", b"", "red heart", "noto", ("love", "like"))
-    drawn = {vary_caption(record, np.random.default_rng(i)) for i in range(300)}
-    assert {"red heart", "red heart, noto style", "love", "like, noto style"} <= drawn
+    seen = {vary_caption(record, np.random.default_rng(i)) for i in range(300)}
+    assert {"red heart", "red heart, noto style", "love", "like, noto style"} <= seen
     plain = Record("r", b"", "red heart")
     assert {vary_caption(plain, np.random.default_rng(i)) for i in range(50)} == {"red heart"}

@@ -7,11 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle.text import PADDING, TextTokenizer
-from dual_encoder.checkpoint import Ranker, load_dual_encoder, save_dual_encoder
-from dual_encoder.model import DualEncoder, DualEncoderConfig, TowerConfig
+from dalle_lab.common.errors import UserError
+from dalle_lab.data.text import PADDING, TextTokenizer
+from dual_encoder.checkpoint import load_dual_encoder, save_dual_encoder
+from dual_encoder.config import DualEncoderConfig, TowerConfig
+from dual_encoder.model import DualEncoder
+from dual_encoder.ranker import Ranker
 from dual_encoder.text import check_vocabulary, encode_captions
-from training.errors import UserError
 
 
 def tiny(**changes) -> DualEncoderConfig:
@@ -66,33 +68,34 @@ def test_features_have_length_1_and_depend_on_every_patch_and_every_token() -> N
     assert images.grad is not None
     assert (images.grad[0].abs().sum(dim=0) > 0).all()
     assert not images.grad[1].any()
-    words = torch.tensor([[298, 5, 6, 299, -1], [298, 7, 5, 6, 299]])
-    text = model.encode_text(words)
-    torch.testing.assert_close(text.norm(dim=-1), torch.ones(2))
+    tokens = torch.tensor([[298, 5, 6, 299, -1], [298, 7, 5, 6, 299]])
+    features = model.encode_text(tokens)
+    torch.testing.assert_close(features.norm(dim=-1), torch.ones(2))
     for place in range(4):
-        other = words.clone()
+        other = tokens.clone()
         other[0, place] = 9
-        assert not torch.allclose(model.encode_text(other)[0], text[0])
+        assert not torch.allclose(model.encode_text(other)[0], features[0])
 
 
 def test_padding_changes_nothing() -> None:
     model = build()
-    words = torch.tensor([[298, 5, 6, 299]])
-    padded = torch.cat([words, torch.full((1, 5), PADDING)], dim=1)
-    torch.testing.assert_close(model.encode_text(padded), model.encode_text(words))
+    tokens = torch.tensor([[298, 5, 6, 299]])
+    padded = torch.cat([tokens, torch.full((1, 5), PADDING)], dim=1)
+    torch.testing.assert_close(model.encode_text(padded), model.encode_text(tokens))
 
 
 def test_captions_have_their_two_ends_however_long_they_are() -> None:
-    text, config = text_tokenizer(), tiny(text_length=5)
-    ids = encode_captions(text, ["heart", "a red heart a red heart"], config)
-    assert ids[:, 0].tolist() == [298, 298]
-    assert ids[0].tolist().index(299) == 1 + (text.encode(["heart"], 9) != PADDING).sum()
-    assert ids[1, -1] == 299
-    assert (ids == 299).sum(dim=1).tolist() == [1, 1]
+    tokenizer, config = text_tokenizer(), tiny(text_length=5)
+    tokens = encode_captions(tokenizer, ["heart", "a red heart a red heart"], config)
+    assert tokens[:, 0].tolist() == [298, 298]
+    length = (tokenizer.encode(["heart"], 9) != PADDING).sum()
+    assert tokens[0].tolist().index(299) == 1 + length
+    assert tokens[1, -1] == 299
+    assert (tokens == 299).sum(dim=1).tolist() == [1, 1]
     with pytest.raises(UserError, match="is empty"):
-        encode_captions(text, [" "], config)
+        encode_captions(tokenizer, [" "], config)
     with pytest.raises(UserError, match="a start and an end"):
-        check_vocabulary(text, tiny(vocab_size=text.vocab_size + 1))
+        check_vocabulary(tokenizer, tiny(vocab_size=tokenizer.vocab_size + 1))
 
 
 def test_patches_are_left_out_in_training_alone() -> None:
@@ -114,10 +117,10 @@ def test_a_folder_gives_back_the_model(tmp_path) -> None:
     assert loaded.model.config == ranker.model.config
     captions = ["a red heart", "stars"]
     assert torch.equal(loaded.text_features(captions), ranker.text_features(captions))
-    pictures = [Image.new("RGB", (20, 10), "red"), Image.new("RGB", (9, 9), "blue")]
-    features = ranker.image_features(pictures, batch_size=1)
+    images = [Image.new("RGB", (20, 10), "red"), Image.new("RGB", (9, 9), "blue")]
+    features = ranker.image_features(images, batch_size=1)
     assert features.shape == (2, 12)
-    torch.testing.assert_close(loaded.image_features(pictures), features)
+    torch.testing.assert_close(loaded.image_features(images), features)
     (tmp_path / "m" / "text.json").unlink()
     with pytest.raises(UserError, match="is not a dual encoder"):
         load_dual_encoder(tmp_path / "m")

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from dvae.likelihood import BEST_LN_B, LIKELIHOODS, logit_laplace_nll, map_pixels, unmap_pixels
+from dalle_lab.common.errors import UserError
+from dvae.config import DVAEConfig, NetworkConfig, ObjectiveConfig
+from dvae.likelihood import BEST_LN_B, LIKELIHOODS, logit_laplace_nll
 from dvae.metrics import code_usage, measure, psnr
-from dvae.model import DiscreteVAE, DVAEConfig, ObjectiveConfig, gumbel_softmax
-from dvae.networks import Block, Decoder, Encoder, NetworkConfig
-from training.errors import UserError
+from dvae.model import DiscreteVAE
+from dvae.networks import Block, Decoder, Encoder, map_pixels, unmap_pixels
+from dvae.objective import gumbel_softmax
 
 
 def small(**objective: object) -> DVAEConfig:
@@ -101,8 +103,8 @@ def test_gumbel_noise_samples_the_categorical_distribution() -> None:
     torch.manual_seed(0)
     p = torch.tensor([0.5, 0.3, 0.15, 0.05])
     logits = p.log().view(1, 4, 1, 1).expand(20_000, 4, 1, 1)
-    drawn = gumbel_softmax(logits, 0.7).argmax(dim=1).flatten()
-    assert torch.allclose(torch.bincount(drawn, minlength=4) / 20_000, p, atol=0.015)
+    sampled = gumbel_softmax(logits, 0.7).argmax(dim=1).flatten()
+    assert torch.allclose(torch.bincount(sampled, minlength=4) / 20_000, p, atol=0.015)
 
 
 def test_schedules_follow_the_paper() -> None:
@@ -143,7 +145,7 @@ def test_a_constant_scale_leaves_ln_b_without_gradient() -> None:
 
 
 @pytest.mark.parametrize("likelihood", list(LIKELIHOODS))
-def test_the_scale_of_a_picture_is_its_most_likely_one(likelihood: str) -> None:
+def test_the_scale_of_an_image_is_its_most_likely_one(likelihood: str) -> None:
     generator = torch.Generator().manual_seed(0)
     mapped = map_pixels(torch.rand(3, 3, 5, 7, generator=generator))
     mu = torch.randn(3, 3, 5, 7, generator=generator) * torch.tensor([0.1, 1, 3]).view(3, 1, 1, 1)
@@ -157,19 +159,19 @@ def test_the_scale_of_a_picture_is_its_most_likely_one(likelihood: str) -> None:
     assert (nll(best) < nll(best - 0.05)).all()
 
 
-def test_a_perfect_picture_has_a_finite_loss() -> None:
+def test_a_perfect_image_has_a_finite_loss() -> None:
     mapped = torch.full((1, 3, 4, 4), 0.5)
     for likelihood, best_ln_b in BEST_LN_B.items():
         ln_b = best_ln_b(mapped, torch.zeros_like(mapped))
         assert LIKELIHOODS[likelihood](mapped, torch.zeros_like(mapped), ln_b).isfinite().all()
 
 
-def test_the_scale_of_a_picture_weighs_pictures_by_their_inverse_error() -> None:
+def test_the_scale_of_an_image_weighs_images_by_their_inverse_error() -> None:
     """So the gradient is that of the mean logarithm of the squared errors: of the mean PSNR."""
-    objective = {"likelihood": "gaussian", "scale": "picture", "kl_weight": 0.0}
+    objective = {"likelihood": "gaussian", "scale": "image", "kl_weight": 0.0}
     model = DiscreteVAE(small(**objective, decoder_only=True))
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    images[0] = images[0] * 0.1 + 0.45  # an easy picture beside harder ones
+    images[0] = images[0] * 0.1 + 0.45  # an easy image beside harder ones
     weight = model.decoder.blocks.get_submodule("output.conv").get_parameter("w")
     model.loss(images, 0).total.backward()
     got = weight.grad
@@ -221,14 +223,14 @@ def test_psnr_and_usage() -> None:
     assert usage["codes_used"] == 0.25
 
 
-def test_measure_uses_hard_codes_of_all_pictures() -> None:
+def test_measure_uses_hard_codes_of_all_images() -> None:
     torch.manual_seed(0)
     model = DiscreteVAE(small()).eval()
-    pictures = list(np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8))
-    whole = measure(model, pictures)
-    assert measure(model, pictures, batch_size=2) == pytest.approx(whole)
-    images = torch.from_numpy(np.stack(pictures)).float() / 255
-    assert whole["psnr"] == pytest.approx(psnr(images, model.reconstruct(images)).mean().item())
+    images = list(np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8))
+    whole = measure(model, images)
+    assert measure(model, images, batch_size=2) == pytest.approx(whole)
+    pixels = torch.from_numpy(np.stack(images)).float() / 255
+    assert whole["psnr"] == pytest.approx(psnr(pixels, model.reconstruct(pixels)).mean().item())
 
 
 def test_an_impossible_grid_names_the_key_and_the_fix() -> None:

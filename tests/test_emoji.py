@@ -1,4 +1,4 @@
-"""The emoji corpus: reading packages, naming pictures, holding out pairs, and what is written."""
+"""The emoji corpus: reading packages, naming images, holding out pairs, and what is written."""
 
 import dataclasses
 import io
@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from corpora.emoji import build as building
-from corpora.emoji import packages, pictures
+from corpora.emoji import images, packages
 from corpora.emoji.__main__ import main
 from corpora.emoji.concepts import Concepts, load_concepts, plain, slug
+from corpora.emoji.export import main as export_main
 from corpora.emoji.mirror import mirrorable
 from corpora.emoji.names import FXEMOJI, RENAMED
 from corpora.emoji.packages import members, tarball_name
@@ -31,7 +32,7 @@ from corpora.emoji.splits import (
     TRAIN,
     split_pairs,
 )
-from training.errors import UserError
+from dalle_lab.common.errors import UserError
 
 ENTRIES = [
     {"hexcode": "2764-FE0F", "label": "red heart", "group": 0, "subgroup": 14, "tags": ["Love"]},
@@ -101,7 +102,7 @@ def icon_set(icons: dict, aliases: dict | None = None, chars: dict | None = None
 
 
 def captions(source: Source, tarball: Path, concepts: Concepts) -> tuple[set[str], Reading]:
-    """What the source's pictures show, and what was left."""
+    """What the source's images show, and what was left."""
     reading = Reading()
     return {concept.caption for concept, _ in read(source, tarball, concepts, reading)}, reading
 
@@ -177,9 +178,9 @@ def test_misdrawn_files_are_left_out(tmp_path, concepts):
 
 def test_small_pngs_are_kept_and_others_made_small():
     small = png(64)
-    assert pictures.small_png(small) is small
-    with Image.open(io.BytesIO(pictures.small_png(png(256, kind="WEBP")))) as picture:
-        assert (picture.format, picture.size, picture.mode) == ("PNG", (128, 128), "RGBA")
+    assert images.small_png(small) is small
+    with Image.open(io.BytesIO(images.small_png(png(256, kind="WEBP")))) as image:
+        assert (image.format, image.size, image.mode) == ("PNG", (128, 128), "RGBA")
 
 
 def test_icons_by_name_alias_and_code_point(tmp_path, concepts):
@@ -197,7 +198,7 @@ def test_icons_by_name_alias_and_code_point(tmp_path, concepts):
                 "waving-hand-dark": body,
                 "letter-a": body,
             },
-            # The insect is not what the game's picture shows, whatever the alias says.
+            # The insect is not what the game's image shows, whatever the alias says.
             aliases={
                 "grinning-face": {"parent": "old-grin"},
                 "cricket": {"parent": "cricket-game"},
@@ -227,8 +228,8 @@ def test_icons_are_drawn_with_transparency_and_flipped_aliases(tmp_path, concept
         icon_set({left: {"body": RED_SQUARE}}, aliases={right: {"parent": left, "hFlip": True}}),
     )
     drawn = {
-        concept.caption: Image.open(io.BytesIO(picture))
-        for concept, picture in read(ICONS, tarball, concepts, Reading())
+        concept.caption: Image.open(io.BytesIO(image))
+        for concept, image in read(ICONS, tarball, concepts, Reading())
     }
     pointing_left = drawn["backhand index pointing left"].convert("RGBA")
     pointing_right = drawn["backhand index pointing right"].convert("RGBA")
@@ -310,10 +311,10 @@ def fake_packages(tmp_path, monkeypatch) -> Path:
     )
     pack(folder / "files-1.tgz", {"img/2764.png": png(), "img/1f40c.png": png(72, "blue")})
     pack(folder / "icons-1.tgz", icon_set({"snail": {"body": RED_SQUARE}}))
-    sources = (dataclasses.replace(FILES, pictures=2), dataclasses.replace(ICONS, pictures=1))
+    sources = (dataclasses.replace(FILES, images=2), dataclasses.replace(ICONS, images=1))
     monkeypatch.setattr(building, "SOURCES", sources)
     monkeypatch.setattr("corpora.emoji.card.SOURCES", sources)
-    # `datasets` reads no empty parquet, so each split gets one of the three pictures.
+    # `datasets` reads no empty parquet, so each split gets one of the three images.
     monkeypatch.setattr(
         building, "split_pairs", lambda pairs, twins: dict(zip(sorted(pairs), SPLITS, strict=False))
     )
@@ -359,7 +360,7 @@ def test_a_changed_count_stops_or_warns(fake_packages, tmp_path, monkeypatch, ca
     arguments = ("--out", tmp_path / "out", "--packages", fake_packages)
     assert run(monkeypatch, *arguments) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: files@1 gave 1 pictures where 2 were expected")
+    assert error.startswith("error: files@1 gave 1 images where 2 were expected")
     assert list((tmp_path / "out").iterdir()) == []
     assert run(monkeypatch, *arguments, "--allow-changed-counts") == 0
     assert "warning: files@1 gave 1" in capsys.readouterr().err
@@ -407,7 +408,7 @@ def test_a_folder_that_cannot_be_written_is_named(fake_packages, tmp_path):
 def test_missing_resvg_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
     with pytest.raises(UserError, match=r"pip install -e \.\[corpora\]"):
-        pictures.render("<svg/>")
+        images.render("<svg/>")
 
 
 def test_an_interrupted_build_leaves_nothing(fake_packages, tmp_path, monkeypatch):
@@ -420,13 +421,28 @@ def test_an_interrupted_build_leaves_nothing(fake_packages, tmp_path, monkeypatc
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_split_is_exported_as_files_named_by_caption_and_artist(
+    fake_packages, tmp_path, monkeypatch, capsys
+):
+    building.build(tmp_path / "out", fake_packages)
+    parquet, files = tmp_path / "out" / f"{TRAIN}.parquet", tmp_path / "new" / "files"
+    monkeypatch.setattr("sys.argv", ["corpora.emoji.export", str(parquet), str(files)])
+    assert export_main() == 0
+    (name,) = [file.name for file in files.iterdir()]
+    assert name == "snail - blob.png"
+    with Image.open(files / name) as image:
+        assert (image.mode, image.getpixel((0, 0))) == ("RGB", (255, 0, 0))
+        assert image.getpixel((127, 0)) == (255, 255, 255)  # transparent there, so on white
+    assert f"wrote 1 images to {files}" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_the_real_corpus(tmp_path):
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
     summary = building.build(tmp_path / "out")
     assert {entry["artist"]: entry["pictures"] for entry in summary["artists"]} == {
-        source.artist: source.pictures for source in SOURCES
+        source.artist: source.images for source in SOURCES
     }
     pairs = summary["splits"][HELD_OUT_PAIRS] / summary["pictures"]
     concepts = summary["splits"][HELD_OUT_CONCEPTS] / summary["pictures"]

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 Script = Callable[..., tuple[int, str, str]]
 
 
-def test_the_checker_reads_what_the_shapes_model_draws(tmp_path: Path, run_script: Script) -> None:
+def test_the_checker_reads_what_the_shapes_model_samples(
+    tmp_path: Path, run_script: Script
+) -> None:
     """Few captions, so loose bounds; deaf to captions it would have one colour in eight right."""
     arguments = [ROOT / "models/shapes", "--checker", "24", "--json", tmp_path / "figures.json"]
     status, printed, error = run_script(evaluate.main, *arguments)
@@ -23,6 +25,17 @@ def test_the_checker_reads_what_the_shapes_model_draws(tmp_path: Path, run_scrip
     assert figures["reconstruction_exact"] > 0.95
     assert figures["sample_colour"] > 0.8
     assert "sample_exact" in printed
+
+
+def test_the_device_is_chosen_and_named(run_script: Script) -> None:
+    arguments = [ROOT / "models/shapes/tokenizer", "--checker", "2", "--device", "cpu"]
+    status, printed, error = run_script(evaluate.main, *arguments)
+    assert status == 0, error
+    assert "device: cpu" in error.splitlines()
+    assert "reconstruction_exact" in printed
+    status, _, error = run_script(evaluate.main, *arguments[:-1], "nonsense")
+    assert status == 2
+    assert "'nonsense' is none of auto, cpu, cuda, mps" in error
 
 
 @pytest.mark.slow
@@ -42,11 +55,12 @@ def test_nothing_to_measure_is_one_line(run_script: Script) -> None:
 
 
 def test_held_out_losses_of_a_config(
-    tmp_path: Path, run_script: Script, picture_folder: Path
+    tmp_path: Path, run_script: Script, image_folder: Path
 ) -> None:
     config = tmp_path / "data.yaml"
-    config.write_text(f"data: {{path: {picture_folder}, held_out_share: 0.5}}")
+    config.write_text(f"data: {{path: {image_folder}, held_out_share: 0.5}}")
     arguments = [ROOT / "models/shapes", "--config", config, "--json", tmp_path / "figures.json"]
+    arguments += ["--pictures", "4"]  # the older name of --images
     status, _, error = run_script(evaluate.main, *arguments)
     assert status == 0, error
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -54,11 +68,11 @@ def test_held_out_losses_of_a_config(
 
 
 @pytest.fixture
-def scorable(tmp_path: Path, picture_folder: Path) -> list[object]:
-    """The arguments for scores of the shapes model's pictures by a tiny dual encoder."""
+def scorable(tmp_path: Path, image_folder: Path) -> list[object]:
+    """The arguments for scores of the shapes model's images by a tiny dual encoder."""
     save_dual_encoder(tmp_path / "ranker", untrained())
     config = tmp_path / "data.yaml"
-    config.write_text(f"data: {{path: {picture_folder}, held_out_path: {picture_folder}}}")
+    config.write_text(f"data: {{path: {image_folder}, held_out_path: {image_folder}}}")
     return [ROOT / "models/shapes", "--config", config, "--ranker", tmp_path / "ranker"]
 
 
@@ -79,9 +93,9 @@ def test_scores_have_intervals_and_a_ceiling(
     assert scores["cosine"]["drawn"] != scores["cosine"]["real"]
     line = next(line for line in printed.splitlines() if line.startswith("fd_dual_encoder"))
     assert f"{scores['fd_dual_encoder']['drawn']['value']:.4f} [" in line
-    assert "real pictures" in line
+    assert "real images" in line
     assert "scores of 6 captions" in printed
-    assert "between 6 and 6 pictures" in printed
+    assert "between 6 and 6 images" in printed
 
 
 @pytest.mark.parametrize(
@@ -98,14 +112,14 @@ def test_scores_have_intervals_and_a_ceiling(
 def test_scores_that_cannot_be_had_are_one_line(
     changes: list[str], named: str, scorable: list[object], run_script: Script
 ) -> None:
-    status, _, error = run_script(evaluate.main, *scorable, "--pictures", "2", *changes)
+    status, _, error = run_script(evaluate.main, *scorable, "--images", "2", *changes)
     assert status == 2
     lines = [line for line in error.splitlines() if line.startswith("error:")]
     assert len(lines) == 1
     assert named in lines[0]
 
 
-def test_scores_need_captions_and_a_model_that_draws(run_script: Script) -> None:
+def test_scores_need_captions_and_a_text_to_image_model(run_script: Script) -> None:
     tokenizer = ROOT / "models/shapes/tokenizer"
     status, _, error = run_script(evaluate.main, tokenizer, "--checker", "2", "--scores", "4")
     assert status == 2

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dalle.patterns import PATTERNS, PatternOptions, paper_layers
+from dalle.patterns import PATTERNS, make_pattern, paper_layers
+from dalle.patterns.conv import Conv
 from dalle.patterns.draw import page, seen
 from dalle.stream import Stream
-from training.errors import UserError
+from dalle_lab.common.errors import UserError
 
 GRIDS = [(4, 4), (3, 5), (5, 3), (1, 6), (6, 1), (2, 2), (1, 1)]
 
@@ -44,7 +45,7 @@ REFERENCES = {"full": full_keys, "row": row_keys, "column": column_keys, "conv":
 
 
 def image_keys(name: str, stream: Stream, query: int, kernel: int = 11) -> set[int]:
-    pattern = PATTERNS[name](PatternOptions(conv_kernel=kernel))
+    pattern = make_pattern(name, {"kernel": kernel} if name == "conv" else None)
     _, grid = seen(pattern, stream, *divmod(query, stream.columns))
     return set(grid.flatten().nonzero()[:, 0].tolist())
 
@@ -86,8 +87,22 @@ def test_conv_in_the_papers_stream():
 
 @pytest.mark.parametrize("kernel", [0, 4, -3])
 def test_conv_kernel_must_be_odd(kernel):
-    with pytest.raises(UserError, match=f"conv_kernel is {kernel}"):
-        PATTERNS["conv"](PatternOptions(conv_kernel=kernel))
+    with pytest.raises(UserError, match=f"pattern_options.conv.kernel is {kernel}"):
+        make_pattern("conv", {"kernel": kernel})
+
+
+def test_an_option_that_a_pattern_does_not_have_is_refused_with_those_that_it_has():
+    with pytest.raises(
+        UserError, match=r"pattern_options\.conv: no option 'kernal'; it has kernel"
+    ):
+        make_pattern("conv", {"kernal": 3})
+    with pytest.raises(UserError, match=r"pattern_options\.row: no option 'kernel'; it has none"):
+        make_pattern("row", {"kernel": 3})
+
+
+def test_default_options_are_the_papers():
+    assert make_pattern("conv").options == Conv.Options(kernel=11)
+    assert make_pattern("conv", {"kernel": 5}).options == Conv.Options(kernel=5)
 
 
 @pytest.mark.parametrize("text_length", [1, 4])

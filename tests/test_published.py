@@ -14,17 +14,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dalle.text import PADDING
-from dual_encoder import published
+from dalle_lab.common.errors import UserError
+from dalle_lab.data.text import PADDING
+from dalle_lab.published import clip, dvae
+from dalle_lab.published.clip_vocabulary import MERGES, byte_alphabet, clip_text, find_vocabulary
+from dalle_lab.published.open_clip_config import FILE as CONFIG
 from dual_encoder.checkpoint import load_dual_encoder
-from dual_encoder.model import DualEncoder, DualEncoderConfig, TowerConfig
-from dual_encoder.open_clip_config import FILE as CONFIG
-from dual_encoder.vocabulary import MERGES, byte_alphabet, clip_text, find_vocabulary
-from dvae import openai
-from dvae.checkpoint import SavedTokenizer, load_tokenizer, save_tokenizer
-from dvae.model import DiscreteVAE, DVAEConfig
-from dvae.networks import NetworkConfig
-from training.errors import UserError
+from dual_encoder.config import DualEncoderConfig, TowerConfig
+from dual_encoder.model import DualEncoder
+from dvae.checkpoint import load_tokenizer, save_tokenizer
+from dvae.config import DVAEConfig, NetworkConfig
+from dvae.kinds import SavedTokenizer
+from dvae.model import DiscreteVAE
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +79,13 @@ def test_the_activation_is_asked_for_and_never_guessed(
     tmp_path, run_script, state, model, vocabulary
 ) -> None:
     path, out = tmp_path / "weights.bin", tmp_path / "out"
-    save_file(state, path)  # what a file is shows its content, not its name
+    save_file(state, path)  # the content tells the format, not the name
     arguments = [path, out, "--vocabulary", vocabulary]
-    status, _, error = run_script(published.main, *arguments)
+    status, _, error = run_script(clip.main, *arguments)
     assert status == 2
     assert "write --activation quick_gelu (OpenAI's weights) or --activation gelu" in error
     assert not out.exists()
-    status, printed, error = run_script(published.main, *arguments, "--activation", "gelu")
+    status, printed, error = run_script(clip.main, *arguments, "--activation", "gelu")
     assert (status, error) == (0, "")
     assert "gelu" in printed
     loaded = load_dual_encoder(out).model
@@ -93,7 +94,7 @@ def test_the_activation_is_asked_for_and_never_guessed(
     assert (loaded.config.vision, loaded.config.text) == (model.config.vision, model.config.text)
     # What is there already is kept.
     before = (out / "model.safetensors").read_bytes()
-    status, _, error = run_script(published.main, *arguments, "--activation", "quick_gelu")
+    status, _, error = run_script(clip.main, *arguments, "--activation", "quick_gelu")
     assert status == 2
     assert "exists already" in error
     assert (out / "model.safetensors").read_bytes() == before
@@ -129,10 +130,10 @@ def test_a_config_beside_the_file_is_read_or_refused(
     arguments: Any = (tmp_path / "model.safetensors", tmp_path / "out", None, vocabulary)
     if message:
         with pytest.raises(UserError, match=message.replace(".", r"\.")):
-            published.convert(*arguments)
+            clip.convert(*arguments)
         assert not (tmp_path / "out").exists()
         return
-    config = published.convert(*arguments).model.config
+    config = clip.convert(*arguments).model.config
     assert config.activation == ("quick_gelu" if "model_cfg__quick_gelu" in changes else "gelu")
     assert config.mean == [0.5, 0.5, 0.5]
 
@@ -158,11 +159,11 @@ def test_a_config_beside_the_file_is_read_or_refused(
         ),
         (
             lambda s: s.update({"transformer.resblocks.0.mlp.c_fc.weight": torch.zeros(9, 64)}),
-            "mlp.c_fc.weight is [9, 64], where the model has [256, 64]",
+            "mlp.c_fc.weight is [9, 64], where a CLIP model has [256, 64]",
         ),
         (
             lambda s: s.update({"visual.positional_embedding": torch.zeros(4, 128)}),
-            "3 patches a picture",
+            "3 patches an image",
         ),
         (
             lambda s: s.update({"visual.conv1.weight": torch.zeros(128, 3, 8, 4)}),
@@ -188,7 +189,7 @@ def test_other_models_are_refused_by_name(tmp_path, run_script, state, vocabular
     save_file(state, tmp_path / "m.safetensors")
     torch.save({"state_dict": state}, tmp_path / "m.pt")
     for name in ("m.safetensors", "m.pt"):
-        status, _, error = run_script(published.main, tmp_path / name, *arguments)
+        status, _, error = run_script(clip.main, tmp_path / name, *arguments)
         assert status == 2
         assert message in error
         assert error.count("\n") == 1
@@ -209,7 +210,7 @@ def test_files_that_are_no_weights_are_named(tmp_path, run_script, state, vocabu
     save_file({"a": torch.zeros(1)}, tmp_path / "other")
     for name in (*cases, "folder", "missing", "other"):
         arguments = [tmp_path / name, tmp_path / "out", "--vocabulary", vocabulary]
-        status, _, error = run_script(published.main, *arguments)
+        status, _, error = run_script(clip.main, *arguments)
         assert status == 2
         assert str(tmp_path / name) in error
         assert error.count("\n") == 1
@@ -237,8 +238,8 @@ def test_a_payload_never_runs(tmp_path, run_script, state, vocabulary, layout) -
         torch.save(saved, path, _use_new_zipfile_serialization=layout == "zip")
     options = ["--vocabulary", vocabulary, "--activation", "gelu"]
     for main, arguments in (
-        (published.main, [path, out, *options]),
-        (openai.main, [path, path, out]),
+        (clip.main, [path, out, *options]),
+        (dvae.main, [path, path, out]),
     ):
         status, _, error = run_script(main, *arguments)
         assert status == 2
@@ -253,30 +254,33 @@ def test_half_precision_prefixes_and_masks_are_taken_care_of(tmp_path, state, vo
     half["module.logit_scale"] = half["module.logit_scale"].reshape(1)
     half["module.attn_mask"] = torch.zeros(9, 9)
     torch.save({"state_dict": half}, tmp_path / "m.pt")
-    published.convert(tmp_path / "m.pt", tmp_path / "out", "gelu", vocabulary)
+    clip.convert(tmp_path / "m.pt", tmp_path / "out", "gelu", vocabulary)
     loaded = load_dual_encoder(tmp_path / "out").model.state_dict()
     assert all(torch.equal(loaded[name], value.half().float()) for name, value in state.items())
 
 
 def test_words_end_in_the_last_letter(vocabulary) -> None:
-    text = clip_text(vocabulary)
-    assert text.vocab_size == 49406
+    text_tokenizer = clip_text(vocabulary)
+    assert text_tokenizer.vocab_size == 49406
     alphabet = byte_alphabet()
     single = [256 + alphabet.index("a"), 256 + alphabet.index("!")]
-    ids = text.encode(["A !"], 4)
+    ids = text_tokenizer.encode(["A !"], 4)
     assert ids.tolist() == [[*single, PADDING, PADDING]]
-    assert text.decode(ids[0]) == "a !"
+    assert text_tokenizer.decode(ids[0]) == "a !"
     # No merge ends a word in this vocabulary: dropping all of them takes words apart into letters.
     for dropout in (0.0, 1e-15, 0.5, 1.0):
-        spelled = text.encode(["it's Blue"], 20, dropout, [3])[0]
-        assert text.decode(spelled) == "it 's blue"
-    assert (text.encode(["blue"], 20, 1.0, [3]) != PADDING).sum() == 4
-    assert (text.encode(["blue"], 20) != PADDING).sum() < 4
-    assert torch.equal(text.encode(["blue it's"], 20, 1e-15, [0]), text.encode(["blue it's"], 20))
+        spelled = text_tokenizer.encode(["it's Blue"], 20, dropout, [3])[0]
+        assert text_tokenizer.decode(spelled) == "it 's blue"
+    assert (text_tokenizer.encode(["blue"], 20, 1.0, [3]) != PADDING).sum() == 4
+    assert (text_tokenizer.encode(["blue"], 20) != PADDING).sum() < 4
+    assert torch.equal(
+        text_tokenizer.encode(["blue it's"], 20, 1e-15, [0]),
+        text_tokenizer.encode(["blue it's"], 20),
+    )
 
 
 def test_a_vocabulary_is_found_or_asked_for(tmp_path, monkeypatch, vocabulary) -> None:
-    monkeypatch.setattr("dual_encoder.vocabulary.PACKAGES", ("clip_of_nobody",))
+    monkeypatch.setattr("dalle_lab.published.clip_vocabulary.PACKAGES", ("clip_of_nobody",))
     with pytest.raises(UserError, match="write --vocabulary FILE"):
         find_vocabulary()
     package = tmp_path / "clip_of_nobody"
@@ -321,15 +325,15 @@ def test_a_tokenizers_folder_keeps_the_precision_that_it_names(tmp_path) -> None
 def test_files_of_openais_dvae_that_are_something_else_are_named(tmp_path, run_script) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "a.pt")
     out = tmp_path / "out"
-    status, _, error = run_script(openai.main, tmp_path / "a.pt", tmp_path / "a.pt", out)
+    status, _, error = run_script(dvae.main, tmp_path / "a.pt", tmp_path / "a.pt", out)
     assert status == 2
     assert "holds a dict, where OpenAI's encoder is dall_e.encoder.Encoder" in error
-    status, _, error = run_script(openai.main, tmp_path / "none", tmp_path / "a.pt", out)
+    status, _, error = run_script(dvae.main, tmp_path / "none", tmp_path / "a.pt", out)
     assert status == 2
     assert "no file" in error
     out.mkdir()
     (out / "mine").write_text("")
-    status, _, error = run_script(openai.main, tmp_path / "a.pt", tmp_path / "a.pt", out)
+    status, _, error = run_script(dvae.main, tmp_path / "a.pt", tmp_path / "a.pt", out)
     assert status == 2
     assert "exists already" in error
     assert (out / "mine").exists()

@@ -1,4 +1,4 @@
-"""Files that the real packages make: the same features, codes and pictures come out.
+"""Files that the real packages make: the same features, codes and images come out.
 
 Each package is installed without its dependencies into a folder of its own, and runs in a process
 of its own: tests/peers.
@@ -18,12 +18,12 @@ from torch import Tensor
 
 import sample
 import train_dalle
-from dual_encoder import published
+from dalle_lab.common.errors import UserError
+from dalle_lab.published import clip, dvae
+from dalle_lab.published.clip_vocabulary import FILE, clip_text
 from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.model import DualEncoder
 from dual_encoder.text import encode_captions
-from dual_encoder.vocabulary import FILE, clip_text
-from dvae import openai
 from dvae.checkpoint import load_tokenizer
 from dvae.model import DiscreteVAE
 
@@ -100,33 +100,37 @@ def test_openais_archives_give_the_same_features(peer, tmp_path, run_script, pre
     package, files = peer("clip")
     arguments = [files / f"clip-{precision}.pt", tmp_path / "out"]
     vocabulary = package / "clip" / FILE
-    status, printed, error = run_script(published.main, *arguments, "--vocabulary", vocabulary)
+    status, printed, error = run_script(clip.main, *arguments, "--vocabulary", vocabulary)
     assert (status, error) == (0, "")
-    assert "pictures of 32 pixels in patches of 8" in printed
+    assert "images of 32 pixels in patches of 8" in printed
     assert "quick_gelu" in printed
     wrong = [arguments[0], tmp_path / "wrong", "--vocabulary", vocabulary, "--activation", "gelu"]
-    status, _, error = run_script(published.main, *wrong)
+    status, _, error = run_script(clip.main, *wrong)
     assert status == 2
     assert "was trained with quick_gelu, so --activation gelu is wrong" in error
-    model, text = load_dual_encoder(tmp_path / "out")
+    ranker = load_dual_encoder(tmp_path / "out")
+    model, text_tokenizer = ranker.model, ranker.text_tokenizer
     assert model.config.vision.heads == 2
     weights = load_file(tmp_path / "out" / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.float32}
     answer = load_file(files / "clip.safetensors")
     close(image_features(model, answer["images"]), answer[f"image-{precision}"])
-    words = encode_captions(text, CAPTIONS[:2], model.config)
-    close(model.encode_text(words), answer[f"text-{precision}"])
+    tokens = encode_captions(text_tokenizer, CAPTIONS[:2], model.config)
+    close(model.encode_text(tokens), answer[f"text-{precision}"])
 
 
 def test_captions_get_the_ids_of_clips_own_encoding(peer, tmp_path) -> None:
     package, files = peer("clip")
-    text = clip_text(package / "clip" / FILE)
+    text_tokenizer = clip_text(package / "clip" / FILE)
     expected = json.loads((files / "ids.json").read_text(encoding="utf-8"))
     for caption in CAPTIONS:
-        for found in (text.encode([caption], 99), text.encode([caption], 99, 1e-15, [0])):
+        for found in (
+            text_tokenizer.encode([caption], 99),
+            text_tokenizer.encode([caption], 99, 1e-15, [0]),
+        ):
             assert found[0][found[0] >= 0].tolist() == expected[caption], caption
-        text.save(tmp_path / "text.json")
-        assert text.decode(text.encode([caption], 99)[0]).split()
+        text_tokenizer.save(tmp_path / "text.json")
+        assert text_tokenizer.decode(text_tokenizer.encode([caption], 99)[0]).split()
     assert clip_text(package / "clip" / FILE).decode(expected[CAPTIONS[1]]) == (
         "two red hearts , on a ( blue ) ground !"
     )
@@ -139,58 +143,59 @@ def test_captions_get_the_ids_of_clips_own_encoding(peer, tmp_path) -> None:
 def test_open_clips_files_give_the_same_features(peer, tmp_path, activation, name) -> None:
     package, files = peer("open_clip")
     vocabulary = package / "open_clip" / FILE
-    published.convert(files / activation / name, tmp_path / "out", vocabulary=vocabulary)
-    model, text = load_dual_encoder(tmp_path / "out")
+    clip.convert(files / activation / name, tmp_path / "out", vocabulary=vocabulary)
+    ranker = load_dual_encoder(tmp_path / "out")
+    model, text_tokenizer = ranker.model, ranker.text_tokenizer
     config = model.config
     assert (config.activation, config.vision.heads, config.text.heads) == (activation, 4, 2)
     assert (config.mean, config.std) == ([0.5, 0.4, 0.3], [0.3, 0.2, 0.1])
     answer = load_file(files / "open.safetensors")
     close(image_features(model, answer["images"]), answer[f"image-{activation}"])
-    words = encode_captions(text, CAPTIONS[:2], config)
-    assert torch.equal(words.clamp(min=0), answer["text"])
-    close(model.encode_text(words), answer[f"text-{activation}"])
+    tokens = encode_captions(text_tokenizer, CAPTIONS[:2], config)
+    assert torch.equal(tokens.clamp(min=0), answer["text"])
+    close(model.encode_text(tokens), answer[f"text-{activation}"])
     other = {"gelu": "quick_gelu", "quick_gelu": "gelu"}[activation]
-    with pytest.raises(published.UserError, match=f"was trained with {activation}"):
-        published.convert(files / activation / name, tmp_path / "other", other, vocabulary)
+    with pytest.raises(UserError, match=f"was trained with {activation}"):
+        clip.convert(files / activation / name, tmp_path / "other", other, vocabulary)
 
 
 @pytest.mark.parametrize("layout", ["zip", "legacy"])
-def test_openais_dvae_gives_the_same_codes_and_pictures(peer, tmp_path, run_script, layout) -> None:
+def test_openais_dvae_gives_the_same_codes_and_images(peer, tmp_path, run_script, layout) -> None:
     _, files = peer("dall_e")
     parts = [files / f"{name}-{layout}.pkl" for name in ("encoder", "decoder")]
     out = tmp_path / "out"
-    status, printed, error = run_script(openai.main, *parts, out, "--image-size", "32")
+    status, printed, error = run_script(dvae.main, *parts, out, "--image-size", "32")
     assert (status, error) == (0, "")
-    assert "pictures of 32 pixels as 4x4 codes of 512" in printed
+    assert "images of 32 pixels as 4x4 codes of 512" in printed
     tokenizer, saved = load_tokenizer(out)
     assert isinstance(tokenizer, DiscreteVAE)
     assert saved.precision == "float32"
     answer = load_file(files / "dall_e.safetensors")
-    close(tokenizer.logits(answer["pictures"]), answer["logits"])
-    assert torch.equal(tokenizer.encode(answer["pictures"]), answer["codes"])
+    close(tokenizer.logits(answer["images"]), answer["logits"])
+    assert torch.equal(tokenizer.encode(answer["images"]), answer["codes"])
     close(tokenizer.decode(answer["codes"]), answer["decoded"])
     swapped = [parts[1], parts[0], tmp_path / "swapped"]
-    status, _, error = run_script(openai.main, *swapped)
+    status, _, error = run_script(dvae.main, *swapped)
     assert status == 2
     assert "holds dall_e.decoder.Decoder, where OpenAI's encoder is dall_e.encoder" in error
 
 
-def test_stage_two_learns_and_draws_with_openais_dvae(
-    peer, tmp_path, run_script: Script, picture_folder: Path
+def test_stage_two_learns_and_samples_with_openais_dvae(
+    peer, tmp_path, run_script: Script, image_folder: Path
 ) -> None:
     _, files = peer("dall_e")
     out = tmp_path / "tokenizer"
-    openai.convert(files / "encoder-zip.pkl", files / "decoder-zip.pkl", out, 32)
+    dvae.convert(files / "encoder-zip.pkl", files / "decoder-zip.pkl", out, 32)
     status, _, error = run_script(
         train_dalle.main,
         *("model.rows=4", "model.columns=4", "model.image_vocab=512", "model.text_vocab=300"),
         *("model.text_length=8", "model.d_model=16", "model.heads=2", "model.head_width=8"),
         *("model.depth=1", "run.batch_size=4", "run.updates=1", "data.held_out_share=0.3"),
-        *(f"tokenizer={out}", f"data.path={picture_folder}", f"run.out={tmp_path / 'run'}"),
+        *(f"tokenizer={out}", f"data.path={image_folder}", f"run.out={tmp_path / 'run'}"),
     )
     assert status == 0, error
     model = tmp_path / "run/model"
-    arguments = ["--model", model, "--text", "red", "--candidates", 1, "--out", tmp_path / "drawn"]
+    arguments = ["--model", model, "--text", "red", "--candidates", 1, "--out", tmp_path / "new"]
     status, _, error = run_script(sample.main, *arguments)
     assert status == 0, error
     # The model's own copy is the very tokenizer it was trained with, not a rounded one.

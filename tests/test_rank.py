@@ -4,36 +4,44 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 from rankers import COLOURS, colour_ranker, plain, untrained
 from torch.nn import functional as F
 
+from dalle_lab.common.errors import UserError
 from dual_encoder import rank
-from training.errors import UserError
+from dual_encoder.ranker import Ranker
 
 
-def test_scores_are_scaled_cosines_of_every_picture_with_every_caption() -> None:
+def classify(ranker: Ranker, images: list[Image.Image], labels: list[str], *templates: str):
+    """Probabilities [images, labels]."""
+    features = rank.label_features(ranker, labels, templates or rank.TEMPLATES)
+    return rank.probabilities(ranker, ranker.image_features(images), features)
+
+
+def test_similarities_are_scaled_cosines_of_every_image_with_every_caption() -> None:
     ranker = untrained()
-    pictures = [plain("red"), plain("blue")]
+    images = [plain("red"), plain("blue")]
     captions = ["red", "a green thing", "a picture"]
-    found = rank.scores(ranker, pictures, captions)
+    found = rank.similarities(ranker, images, captions)
     assert found.shape == (2, 3)
-    images, words = ranker.image_features(pictures), ranker.text_features(captions)
-    expected = F.cosine_similarity(images[1], words[2], dim=0) / 0.07
+    seen, read = ranker.image_features(images), ranker.text_features(captions)
+    expected = F.cosine_similarity(seen[1], read[2], dim=0) / 0.07
     assert found[1, 2].item() == pytest.approx(expected.item(), rel=1e-5)
-    assert rank.scores(ranker, [], captions).shape == (0, 3)
-    assert rank.scores(ranker, pictures, []).shape == (2, 0)
+    assert rank.similarities(ranker, [], captions).shape == (0, 3)
+    assert rank.similarities(ranker, images, []).shape == (2, 0)
 
 
-def test_the_picture_that_fits_ranks_first() -> None:
-    ranker = colour_ranker()
-    pictures = [plain(colour) for colour in COLOURS]
-    for number, colour in enumerate(COLOURS):
-        assert rank.rank(ranker, pictures, f"a {colour} thing").argmax() == number
+def test_the_image_that_fits_ranks_first() -> None:
+    images = [plain(colour) for colour in COLOURS]
+    captions = [f"a {colour} thing" for colour in COLOURS]
+    found = rank.similarities(colour_ranker(), images, captions)
+    assert found.argmax(dim=0).tolist() == list(range(len(COLOURS)))
 
 
 def test_probabilities_sum_to_1_and_find_the_label() -> None:
-    pictures = [plain("blue"), plain("red")]
-    found = rank.classify(colour_ranker(), pictures, list(COLOURS), ["a {} thing"])
+    images = [plain("blue"), plain("red")]
+    found = classify(colour_ranker(), images, list(COLOURS), "a {} thing")
     torch.testing.assert_close(found.sum(dim=1), torch.ones(2))
     assert found.argmax(dim=1).tolist() == [2, 0]
     assert found.max(dim=1).values.min() > 0.8
@@ -50,14 +58,14 @@ def test_templates_are_averaged_as_features_of_length_1() -> None:
     ).mean(dim=0)
     by_hand = by_hand / by_hand.norm(dim=-1, keepdim=True)
     torch.testing.assert_close(rank.label_features(ranker, labels, templates), by_hand)
-    found = rank.classify(ranker, [plain("red")], labels, templates)
+    found = classify(ranker, [plain("red")], labels, *templates)
     logits = (
         ranker.image_features([plain("red")])
         @ by_hand.T
         * math.exp(ranker.model.logit_scale.item())
     )
     torch.testing.assert_close(found, logits.softmax(dim=-1))
-    assert not torch.allclose(found, rank.classify(ranker, [plain("red")], labels))
+    assert not torch.allclose(found, classify(ranker, [plain("red")], labels))
 
 
 def test_braces_of_a_label_are_no_places() -> None:
@@ -80,4 +88,4 @@ def test_braces_of_a_label_are_no_places() -> None:
 )
 def test_bad_labels_and_templates_are_named(labels, templates, message) -> None:
     with pytest.raises(UserError, match=message):
-        rank.classify(untrained(), [plain("red")], labels, templates)
+        rank.label_features(untrained(), labels, templates)

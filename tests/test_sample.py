@@ -12,15 +12,19 @@ from PIL import Image
 from rankers import untrained
 
 import sample
+from dalle import record as recording
+from dalle.checkpoint import load_text_to_image
+from dalle.prompt import read_codes
+from dalle.text_to_image import TextToImage
+from dalle_lab.common.images import open_image
 from dual_encoder.checkpoint import save_dual_encoder
-from training.pictures import open_picture
 
 Script = Callable[..., tuple[int, str, str]]
 MODELS = Path(__file__).parents[1] / "models"
 
 
 def alike(one: Image.Image, other: Image.Image) -> bool:
-    """Whether two pictures are of the same codes: decoded beside others, they may be rounded."""
+    """Whether two images are of the same codes: decoded beside others, they may be rounded."""
     difference = np.asarray(one, np.int16) - np.asarray(other)
     return bool(np.abs(difference).max() <= 2)
 
@@ -28,7 +32,9 @@ def alike(one: Image.Image, other: Image.Image) -> bool:
 @pytest.mark.parametrize(
     ("model", "text"), [("emoji", "a red heart"), ("shapes", "a small red circle")]
 )
-def test_the_shipped_models_draw(model: str, text: str, tmp_path: Path, run_script: Script) -> None:
+def test_the_shipped_models_sample(
+    model: str, text: str, tmp_path: Path, run_script: Script
+) -> None:
     arguments = ["--model", MODELS / model, "--text", text, "--candidates", "2", "--seed", "5"]
     status, printed, error = run_script(sample.main, *arguments, "--out", tmp_path)
     assert status == 0, error
@@ -36,7 +42,7 @@ def test_the_shipped_models_draw(model: str, text: str, tmp_path: Path, run_scri
     assert str(folder) in printed
     record = json.loads((folder / "samples.json").read_text())
     for candidate in record["candidates"]:
-        image = open_picture(folder / candidate["file"])
+        image = open_image(folder / candidate["file"])
         assert image.size == (64, 64)
         assert len(np.unique(np.asarray(image))) > 20
     again = tmp_path / "again"
@@ -45,8 +51,36 @@ def test_the_shipped_models_draw(model: str, text: str, tmp_path: Path, run_scri
     scores = [candidate["score"] for candidate in record["candidates"]]
     assert scores == sorted(scores, reverse=True)
     name = "5-000.png"
-    first, second = (open_picture(f / name) for f in (folder, next(again.iterdir())))
+    first, second = (open_image(f / name) for f in (folder, next(again.iterdir())))
     assert alike(first, second)
+
+
+def test_the_device_is_chosen_and_named(tmp_path: Path, run_script: Script) -> None:
+    arguments = ["--model", MODELS / "shapes", "--text", "a red star", "--candidates", "1"]
+    arguments += ["--device", "cpu", "--out", tmp_path]
+    status, _, error = run_script(sample.main, *arguments)
+    assert status == 0, error
+    assert "device: cpu" in error.splitlines()
+    assert len(list(tmp_path.rglob("0-000.png"))) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_one_line(tmp_path: Path, run_script: Script) -> None:
+    arguments = ["--model", MODELS / "shapes", "--text", "a red star", "--out", tmp_path / "out"]
+    status, _, error = run_script(sample.main, *arguments, "--device", "cuda")
+    assert status == 2
+    assert error == "error: --device cuda: there is no such device here; use auto or cpu\n"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cpu:", "cuda:one", ""])
+def test_what_is_no_device_is_refused_at_once(
+    name: str, run_script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample, "load", None)  # nothing is loaded first
+    status, _, error = run_script(sample.main, "--text", "a red star", "--device", name)
+    assert status == 2
+    assert f"argument --device: {name!r} is none of auto, cpu, cuda, mps" in error
 
 
 @pytest.mark.parametrize(
@@ -89,12 +123,12 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert not list(tmp_path.rglob("*.png"))
 
 
-def test_a_part_of_a_picture_is_kept(tmp_path: Path, run_script: Script) -> None:
+def test_a_part_of_an_image_is_kept(tmp_path: Path, run_script: Script) -> None:
     arguments = ["--model", MODELS / "emoji", "--text", "a red heart", "--candidates", "1"]
     run_script(sample.main, *arguments, "--out", tmp_path / "first")
     folder = tmp_path / "first" / "a-red-heart"
-    picture = folder / "0-000.png"
-    arguments += ["--image", picture, "--redraw-from", "3", "4", "--seed", "9"]
+    image = folder / "0-000.png"
+    arguments += ["--image", image, "--redraw-from", "3", "4", "--seed", "9"]
     status, _, error = run_script(sample.main, *arguments, "--out", tmp_path / "second")
     assert status == 0, error
     record = json.loads((tmp_path / "second/a-red-heart/samples.json").read_text())
@@ -106,7 +140,7 @@ def test_a_part_of_a_picture_is_kept(tmp_path: Path, run_script: Script) -> None
     assert (codes[:, :4] == kept[:, :4]).all()
 
 
-def test_a_dry_run_says_what_memory_drawing_takes(tmp_path: Path, run_script: Script) -> None:
+def test_a_dry_run_says_what_memory_sampling_takes(tmp_path: Path, run_script: Script) -> None:
     arguments = ["--model", MODELS / "shapes", "--text", "a red star", "--candidates", "100"]
     out = tmp_path / "out"
     status, printed, _ = run_script(sample.main, *arguments, "--dry-run", "--out", out)
@@ -118,20 +152,20 @@ def test_a_dry_run_says_what_memory_drawing_takes(tmp_path: Path, run_script: Sc
 def test_a_long_caption_is_cut_with_a_warning_that_says_where(
     tmp_path: Path, run_script: Script
 ) -> None:
-    words = " ".join(["red heart"] * 40)
-    arguments = ["--model", MODELS / "emoji", "--text", words, "--candidates", "1"]
+    text = " ".join(["red heart"] * 40)
+    arguments = ["--model", MODELS / "emoji", "--text", text, "--candidates", "1"]
     status, _, error = run_script(sample.main, *arguments, "--out", tmp_path)
     assert status == 0
     assert "warning: caption of" in error
     assert 'red heart red heart"' in error or 'heart red heart red"' in error
 
 
-def test_words_never_seen_still_draw(tmp_path: Path, run_script: Script) -> None:
+def test_words_never_seen_still_give_images(tmp_path: Path, run_script: Script) -> None:
     arguments = ["--model", MODELS / "emoji", "--text", "zażółć 🐌 qwxyz", "--candidates", "1"]
     assert run_script(sample.main, *arguments, "--out", tmp_path)[0] == 0
 
 
-def test_the_record_has_the_command_that_draws_a_picture_alone(
+def test_the_record_has_the_command_that_samples_an_image_alone(
     tmp_path: Path, run_script: Script
 ) -> None:
     arguments = ["--model", MODELS / "emoji", "--text", "it's a red heart", "--guidance", "2"]
@@ -143,17 +177,17 @@ def test_the_record_has_the_command_that_draws_a_picture_alone(
     assert (python, script) == ("python", "sample.py")
     status, _, error = run_script(sample.main, *words, "--out", tmp_path / "alone")
     assert status == 0, error
-    pictures = [p for p in (tmp_path / "alone").rglob("*.png") if p.name != "grid.png"]
-    assert [picture.name for picture in pictures] == [third["file"]] == ["0-002.png"]
+    images = [p for p in (tmp_path / "alone").rglob("*.png") if p.name != "grid.png"]
+    assert [image.name for image in images] == [third["file"]] == ["0-002.png"]
     alone = json.loads(next((tmp_path / "alone").rglob("samples.json")).read_text())
     assert alone["candidates"][0]["codes"] == third["codes"]
-    assert alike(open_picture(pictures[0]), open_picture(folder / third["file"]))
+    assert alike(open_image(images[0]), open_image(folder / third["file"]))
 
 
 def test_ctrl_c_keeps_the_batches_that_are_finished(
     tmp_path: Path, run_script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches = sample.TextToImage.batches
+    batches = TextToImage.batches
 
     def interrupted(*arguments, **options):
         for number, part in enumerate(batches(*arguments, **options)):
@@ -161,8 +195,8 @@ def test_ctrl_c_keeps_the_batches_that_are_finished(
                 raise KeyboardInterrupt
             yield part
 
-    monkeypatch.setattr(sample.TextToImage, "batches", interrupted)
-    model = sample.load_text_to_image(MODELS / "shapes")
+    monkeypatch.setattr(TextToImage, "batches", interrupted)
+    model = load_text_to_image(MODELS / "shapes")
     memory = str(model.transformer.cache_bytes(1, 2) / 1e9)
     arguments = ["--model", MODELS / "shapes", "--text", "a red star", "--memory", memory]
     arguments += ["--candidates", "6", "--out", tmp_path]
@@ -170,7 +204,7 @@ def test_ctrl_c_keeps_the_batches_that_are_finished(
     status, printed, _ = run_script(sample.main, *arguments)
     assert status == 130
     assert "kept 4 candidates" in printed
-    assert "--first 4 --candidates 2 draws the rest" in printed
+    assert "--first 4 --candidates 2 samples the rest" in printed
     assert len(list(tmp_path.rglob("0-00*.png"))) == 4
     stop = 0
     status, _, error = run_script(sample.main, *arguments, "--seed", "1")
@@ -183,13 +217,13 @@ def test_a_preview_is_written_row_by_row(
     tmp_path: Path, run_script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     previews: list[bytes] = []
-    write = sample.write_preview
+    write = recording.write_preview
 
     def watched(path: Path, *arguments) -> None:
         write(path, *arguments)
         previews.append(path.read_bytes())
 
-    monkeypatch.setattr(sample, "write_preview", watched)
+    monkeypatch.setattr(recording, "write_preview", watched)
     arguments = ["--model", MODELS / "shapes", "--text", "a red star", "--candidates", "2"]
     status, _, error = run_script(sample.main, *arguments, "--preview", "--out", tmp_path)
     assert status == 0, error
@@ -198,38 +232,67 @@ def test_a_preview_is_written_row_by_row(
     assert "8/8" in error
 
 
-def test_all_of_a_picture_kept_is_the_picture_and_its_likelihood_is_told(
+def test_all_of_an_image_kept_is_the_image_and_its_likelihood_is_told(
     tmp_path: Path, run_script: Script
 ) -> None:
     arguments = ["--model", MODELS / "shapes", "--text", "a red star", "--candidates", "1"]
     run_script(sample.main, *arguments, "--out", tmp_path / "first")
-    picture = tmp_path / "first/a-red-star/0-000.png"
-    record = json.loads(picture.with_name("samples.json").read_text())
-    arguments += ["--image", picture]
+    image = tmp_path / "first/a-red-star/0-000.png"
+    record = json.loads(image.with_name("samples.json").read_text())
+    arguments += ["--image", image]
     run_script(sample.main, *arguments, "--keep-rows", "8", "--out", tmp_path / "second")
-    assert (tmp_path / "second/a-red-star/0-000.png").read_bytes() == picture.read_bytes()
+    assert (tmp_path / "second/a-red-star/0-000.png").read_bytes() == image.read_bytes()
     status, printed, _ = run_script(sample.main, *arguments, "--log-likelihood")
     assert status == 0
     expected = record["candidates"][0]["log_likelihood"]
     assert float(printed.split("log-likelihood ")[1].split()[0]) == pytest.approx(expected, abs=0.1)
 
 
-def test_a_record_is_believed_only_for_the_picture_it_is_of(
+def test_a_record_is_believed_only_for_the_image_it_is_of(
     tmp_path: Path, run_script: Script
 ) -> None:
     arguments = ["--model", MODELS / "shapes", "--text", "a red star", "--candidates", "2"]
     run_script(sample.main, *arguments, "--out", tmp_path)
     folder = tmp_path / "a-red-star"
-    model = sample.load_text_to_image(MODELS / "shapes")
+    model = load_text_to_image(MODELS / "shapes")
     candidates = json.loads((folder / "samples.json").read_text())["candidates"]
     codes = next(c["codes"] for c in candidates if c["file"] == "0-000.png")
-    assert sample.read_codes(model, folder / "0-000.png").tolist() == codes
+    assert read_codes(model, folder / "0-000.png").tolist() == codes
     (folder / "0-000.png").write_bytes((folder / "0-001.png").read_bytes())  # as if painted over
-    changed = sample.read_codes(model, folder / "0-000.png")
+    changed = read_codes(model, folder / "0-000.png")
     assert changed.tolist() != codes
-    assert torch.equal(changed, model.codes([open_picture(folder / "0-001.png")])[0])
+    assert torch.equal(changed, model.codes([open_image(folder / "0-001.png")])[0])
     (folder / "samples.json").write_text('{"candidates": [{"file": "0-001.png", "codes": "x"}]}')
-    assert torch.equal(sample.read_codes(model, folder / "0-001.png"), changed)
+    assert torch.equal(read_codes(model, folder / "0-001.png"), changed)
+
+
+def test_records_made_before_the_packages_moved_are_still_read(
+    tmp_path: Path, run_script: Script
+) -> None:
+    """The image and its record are written as `dalle.record.write` wrote them then."""
+    model = load_text_to_image(MODELS / "shapes")
+    codes = torch.randint(512, (64,), generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "a-red-star" / "3-000.png"
+    path.parent.mkdir()
+    model.images(codes[None])[0].save(path)
+    settings = {"text": "a red star", "model": "models/shapes", "seed": 3, "temperature": 1.0}
+    settings |= {"top_k": 0, "top_p": 1.0, "guidance": 1.0, "precision": "float32", "image": None}
+    settings |= {"reranker": None, "kept_codes": 0}
+    candidate = {"file": path.name, "candidate": 0, "log_likelihood": -412.5, "score": None}
+    candidate |= {"command": "python sample.py --text 'a red star' --model models/shapes --seed 3"}
+    old = settings | {"candidates": [candidate | {"codes": codes.tolist()}]}
+    (path.parent / "samples.json").write_text(json.dumps(old, indent=1), encoding="utf-8")
+    encoded = model.codes([open_image(path)])[0]
+    assert not torch.equal(encoded, codes)  # only the record has them
+    assert torch.equal(read_codes(model, path), codes)
+    arguments = ["--model", MODELS / "shapes", "--text", "a red star", "--candidates", "1"]
+    arguments += ["--image", path, "--keep-rows", "8", "--out", tmp_path / "new"]
+    status, _, error = run_script(sample.main, *arguments)
+    assert status == 0, error
+    again = json.loads((tmp_path / "new/a-red-star/samples.json").read_text())
+    assert again["candidates"][0]["codes"] == codes.tolist()
+    assert again.keys() == old.keys()
+    assert again["candidates"][0].keys() == old["candidates"][0].keys()
 
 
 def test_the_reranker_puts_the_best_first(tmp_path: Path, run_script: Script) -> None:

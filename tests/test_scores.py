@@ -12,18 +12,14 @@ import torch
 from rankers import COLOURS, colour_ranker, plain, untrained
 from safetensors.torch import save_file
 
-from dual_encoder.inception import Inception
-from dual_encoder.scores import (
-    Scored,
-    choose_held_out,
-    frechet_distance,
-    frechet_score,
-    mean_interval,
-    recalled,
-    scores,
-)
-from training.data import DataConfig, FolderSource, with_artist
-from training.errors import UserError
+from dalle_lab.common.errors import UserError
+from dalle_lab.data.captions import with_artist
+from dalle_lab.data.sources.folder import FolderSource
+from dalle_lab.evaluation.frechet import frechet_distance, frechet_score
+from dalle_lab.evaluation.inception import Inception
+from dalle_lab.evaluation.intervals import mean_interval
+from dalle_lab.evaluation.metrics.recall import recalled
+from dalle_lab.evaluation.scores import HeldOutImages, choose_held_out, scores
 
 
 def covariance(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -58,33 +54,35 @@ def test_equal_sets_are_at_distance_0_and_moved_ones_at_the_square(count: int) -
     features = np.random.default_rng(0).normal(size=(count, 20))
     score = frechet_score(features + 3 / np.sqrt(20), features, features, resamples=5)
     assert score.real.value == pytest.approx(0, abs=1e-6)
-    assert score.drawn.value == pytest.approx(9, rel=1e-6)
+    assert score.sampled.value == pytest.approx(9, rel=1e-6)
 
 
 def test_few_features_are_turned_into_their_space_without_a_change() -> None:
     rng = np.random.default_rng(0)
-    drawn, real, reference = rng.normal(size=(3, 6, 40))
-    score = frechet_score(drawn, real, reference, resamples=3)
+    sampled, real, reference = rng.normal(size=(3, 6, 40))
+    score = frechet_score(sampled, real, reference, resamples=3)
     expected = frechet_distance(
-        drawn.mean(0), np.cov(drawn.T), reference.mean(0), np.cov(reference.T)
+        sampled.mean(0), np.cov(sampled.T), reference.mean(0), np.cov(reference.T)
     )
-    assert score.drawn.value == pytest.approx(expected, rel=1e-6)
+    assert score.sampled.value == pytest.approx(expected, rel=1e-6)
 
 
-def test_both_sides_have_as_many_pictures_as_the_reference() -> None:
+def test_both_sides_have_as_many_images_as_the_reference() -> None:
     rng = np.random.default_rng(0)
-    drawn, real, reference = (
+    sampled, real, reference = (
         rng.normal(size=(30, 4)),
         rng.normal(size=(30, 4)),
         rng.normal(size=(10, 4)),
     )
-    full = frechet_score(drawn, real, reference, resamples=3)
-    assert full == frechet_score(drawn[:10], real[:10], reference, resamples=3)
+    full = frechet_score(sampled, real, reference, resamples=3)
+    assert full == frechet_score(sampled[:10], real[:10], reference, resamples=3)
 
 
-def test_intervals_surround_the_figure_and_narrow_with_more_pictures() -> None:
+def test_intervals_surround_the_figure_and_narrow_with_more_images() -> None:
     rng = np.random.default_rng(0)
-    few, many = (frechet_score(*rng.normal(size=(3, n, 5)), resamples=100).drawn for n in (50, 800))
+    few, many = (
+        frechet_score(*rng.normal(size=(3, n, 5)), resamples=100).sampled for n in (50, 800)
+    )
     for figure in (few, many):
         assert figure.low <= figure.value <= figure.high
     assert many.high - many.low < (few.high - few.low) / 3
@@ -115,51 +113,51 @@ def test_a_model_to_which_all_is_alike_recalls_nothing() -> None:
     assert not recalled(np.ones((20, 20)), [str(i) for i in range(20)], 10).any()
 
 
-def held_out() -> Scored:
+def held_out() -> HeldOutImages:
     captions = [f"a {colour} thing" for colour in COLOURS]
     real = [plain(colour) for colour in COLOURS]
-    return Scored(captions, real, real)
+    return HeldOutImages(captions, real, real)
 
 
-def test_right_pictures_reach_the_ceiling_and_wrong_ones_do_not() -> None:
+def test_right_images_reach_the_ceiling_and_wrong_ones_do_not() -> None:
     ranker, given = colour_ranker(), held_out()
     right = scores(ranker, given.real, given, resamples=20)
-    assert right["clip_score"].drawn == right["clip_score"].real
-    assert right["text_to_picture_recall_at_1"].drawn.value == 1
-    assert "text_to_picture_recall_at_5" not in right  # of three pictures it would always be 1
-    assert right["fd_dual_encoder"].drawn.value == pytest.approx(0, abs=1e-6)
+    assert right["clip_score"].sampled == right["clip_score"].real
+    assert right["text_to_picture_recall_at_1"].sampled.value == 1
+    assert "text_to_picture_recall_at_5" not in right  # of three images it would always be 1
+    assert right["fd_dual_encoder"].sampled.value == pytest.approx(0, abs=1e-6)
     wrong = scores(ranker, given.real[1:] + given.real[:1], given, resamples=20)
-    assert wrong["clip_score"].drawn.value < right["clip_score"].real.value - 0.5
-    assert wrong["picture_to_text_recall_at_1"].drawn.value == 0
+    assert wrong["clip_score"].sampled.value < right["clip_score"].real.value - 0.5
+    assert wrong["picture_to_text_recall_at_1"].sampled.value == 0
     assert wrong["picture_to_text_recall_at_1"].real.value == 1
-    assert wrong["fd_dual_encoder"].drawn.value == pytest.approx(0, abs=1e-6)
+    assert wrong["fd_dual_encoder"].sampled.value == pytest.approx(0, abs=1e-6)
 
 
 def test_the_clip_score_is_two_and_a_half_cosines_none_below_0() -> None:
     ranker, given = untrained(), held_out()
-    drawn = [plain("red")] * 3
-    found = scores(ranker, drawn, given, resamples=5)
-    images, words = ranker.image_features(drawn), ranker.text_features(given.captions)
-    cosines = (images * words).sum(dim=1)
-    assert found["cosine"].drawn.value == pytest.approx(cosines.mean().item(), abs=1e-6)
+    sampled = [plain("red")] * 3
+    found = scores(ranker, sampled, given, resamples=5)
+    images, texts = ranker.image_features(sampled), ranker.text_features(given.captions)
+    cosines = (images * texts).sum(dim=1)
+    assert found["cosine"].sampled.value == pytest.approx(cosines.mean().item(), abs=1e-6)
     expected = 2.5 * cosines.clamp(min=0).mean().item()
-    assert found["clip_score"].drawn.value == pytest.approx(expected, abs=1e-6)
+    assert found["clip_score"].sampled.value == pytest.approx(expected, abs=1e-6)
 
 
-def test_held_out_pictures_have_their_captions_and_the_reference_is_of_others(
-    picture_folder: Path,
+def test_held_out_images_have_their_captions_and_the_reference_is_of_others(
+    image_folder: Path,
 ) -> None:
-    source = FolderSource(DataConfig(), str(picture_folder))
+    source = FolderSource(str(image_folder))
     chosen = choose_held_out(source, 5, 8)
     assert [len(part) for part in chosen] == [5, 5, 5]
     by_caption = {with_artist(source.record(i)): i for i in range(len(source))}
     channels = {"red": 0, "green": 1, "blue": 2}
-    for caption, picture in zip(chosen.captions, chosen.real, strict=True):
-        assert picture.size == (8, 8)
-        assert np.asarray(picture).mean(axis=(0, 1)).argmax() == channels[caption.split()[1]]
+    for caption, image in zip(chosen.captions, chosen.real, strict=True):
+        assert image.size == (8, 8)
+        assert np.asarray(image).mean(axis=(0, 1)).argmax() == channels[caption.split()[1]]
         assert caption in by_caption
-    shown = {picture.tobytes() for picture in chosen.real}
-    assert not shown & {picture.tobytes() for picture in chosen.reference}
+    shown = {image.tobytes() for image in chosen.real}
+    assert not shown & {image.tobytes() for image in chosen.reference}
     assert [len(part) for part in choose_held_out(source, 100, 8)] == [12, 12, 6]
     with pytest.raises(UserError, match="scores of 1 captions out of 12"):
         choose_held_out(source, 1, 8)
@@ -192,11 +190,11 @@ def test_inception_features_come_from_the_library_with_the_given_weights(tmp_pat
     weights = {"w": torch.randn(3, 4)}
     torch.save(weights, tmp_path / "w.pth")
     save_file(weights, tmp_path / "w.safetensors")
-    pictures = [plain(colour) for colour in COLOURS] * 12
-    found = Inception(tmp_path / "w.pth")(pictures)
+    images = [plain(colour) for colour in COLOURS] * 12
+    found = Inception(tmp_path / "w.pth")(images)
     expected = torch.tensor([COLOURS[c] for c in COLOURS] * 12).float() @ weights["w"]
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
-    np.testing.assert_array_equal(Inception(tmp_path / "w.safetensors")(pictures), found)
+    np.testing.assert_array_equal(Inception(tmp_path / "w.safetensors")(images), found)
 
 
 class Payload:
@@ -259,7 +257,7 @@ def test_fid_of_the_real_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         for shifts in rng.integers(0, 200, size=(2, 6))
     ]
     assert sets[0].shape == (6, 2048)
-    ours = frechet_score(sets[0], sets[0], sets[1], resamples=2).drawn.value
+    ours = frechet_score(sets[0], sets[0], sets[1], resamples=2).sampled.value
     statistics = [metric_fid.fid_features_to_statistics(torch.from_numpy(s)) for s in sets]
     theirs = metric_fid.fid_statistics_to_metric(*statistics, verbose=False)
     assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3, abs=1e-6)

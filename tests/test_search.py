@@ -1,4 +1,4 @@
-"""The index of pictures: what it encodes, keeps and refuses; exact search; search.py."""
+"""The index of images: what it encodes, keeps and refuses; exact search; search.py."""
 
 import json
 import os
@@ -14,19 +14,20 @@ from rankers import colour_ranker, plain, untrained
 from safetensors.numpy import load_file, save_file
 
 import search
+from dalle_lab.common.errors import UserError
 from dual_encoder import index as indexing
-from dual_encoder.checkpoint import Ranker, save_dual_encoder
+from dual_encoder.checkpoint import load_dual_encoder, save_dual_encoder
 from dual_encoder.index import (
     Entry,
+    ImageIndex,
     InterruptedUpdate,
-    PictureIndex,
     model_fingerprint,
     read_index,
     search_index,
     update_index,
     write_index,
 )
-from training.errors import UserError
+from dual_encoder.ranker import Ranker
 
 Script = Callable[..., tuple[int, str, str]]
 
@@ -43,13 +44,13 @@ def coloured(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of pictures in each call of `image_features`."""
+    """The number of images in each call of `image_features`."""
     counts: list[int] = []
     original = Ranker.image_features
 
-    def counting(self: Ranker, pictures, batch_size: int = 64):
-        counts.append(len(pictures))
-        return original(self, pictures, batch_size)
+    def counting(self: Ranker, images, batch_size: int = 64):
+        counts.append(len(images))
+        return original(self, images, batch_size)
 
     monkeypatch.setattr(Ranker, "image_features", counting)
     return counts
@@ -59,7 +60,7 @@ def counts(update: indexing.Update) -> tuple[int, ...]:
     return tuple(update[1:])
 
 
-def test_text_finds_its_picture_and_a_picture_its_like(coloured: Path, tmp_path: Path) -> None:
+def test_text_finds_its_image_and_an_image_its_like(coloured: Path, tmp_path: Path) -> None:
     ranker = colour_ranker()
     index = update_index(tmp_path / "i", coloured, ranker).index
     for colour, name in (("red", "r.png"), ("blue", "deeper/b.png")):
@@ -95,7 +96,7 @@ def test_an_update_encodes_only_what_is_new_or_changed(
     assert path.stat().st_mode & 0o777 == (coloured / "r.png").stat().st_mode & 0o777
 
 
-def test_a_picture_that_is_no_longer_readable_leaves(coloured: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_no_longer_readable_leaves(coloured: Path, tmp_path: Path) -> None:
     update_index(tmp_path / "i", coloured, untrained())
     (coloured / "r.png").write_bytes(b"?")
     assert counts(update_index(tmp_path / "i", coloured, untrained())) == (0, 0, 0, 2, 1, 0)
@@ -113,11 +114,11 @@ def test_ctrl_c_keeps_what_is_done(
         os.utime(coloured / name, ns=(1, 1))
     original, calls = Ranker.image_features, []
 
-    def interrupted(self: Ranker, pictures, batch_size: int = 64):
-        calls.append(len(pictures))
+    def interrupted(self: Ranker, images, batch_size: int = 64):
+        calls.append(len(images))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return original(self, pictures, batch_size)
+        return original(self, images, batch_size)
 
     monkeypatch.setattr(Ranker, "image_features", interrupted)
     with pytest.raises(InterruptedUpdate) as stop:
@@ -183,10 +184,10 @@ def test_damaged_and_foreign_files_are_refused_and_stay(coloured: Path, tmp_path
         (whole[:-9], "is damaged"),
         (b"", "is damaged"),
         (b"GIF89a" * 30, "is damaged"),
-        (stored({}), "is not an index of pictures"),
+        (stored({}), "is not an index of images"),
         (stored({**about, "version": "2"}), "of version 2"),
         (stored({**about, "root": "{"}), "is damaged"),
-        (stored(about, features=tensors["features"][:2]), "2 features of 3 pictures"),
+        (stored(about, features=tensors["features"][:2]), "2 features of 3 images"),
         (stored(about, features=nan), "not finite"),
         (stored(about, entries=tensors["entries"][:-1]), "is damaged"),
     ):
@@ -197,12 +198,21 @@ def test_damaged_and_foreign_files_are_refused_and_stay(coloured: Path, tmp_path
         assert path.read_bytes() == content
 
 
-def of(features: np.ndarray) -> PictureIndex:
+def test_an_index_made_before_the_packages_moved_is_read(coloured: Path, tmp_path: Path) -> None:
+    path = tmp_path / "i"
+    index = update_index(path, coloured, untrained()).index
+    about = {"format": "index of pictures", "version": "1", "model": index.model}
+    about |= {"root": json.dumps(str(coloured))}
+    save_file(load_file(path), path, metadata=about)
+    assert counts(update_index(path, coloured, untrained())) == (0, 0, 0, 3, 0, 0)
+
+
+def of(features: np.ndarray) -> ImageIndex:
     entries = [Entry(f"{i:06d}", 0, 0) for i in range(len(features))]
-    return PictureIndex(Path("/p"), "m", entries, features.astype(np.float16))
+    return ImageIndex(Path("/p"), "m", entries, features.astype(np.float16))
 
 
-def names(index: PictureIndex, query: np.ndarray, top: int, **options: bool) -> list[int]:
+def names(index: ImageIndex, query: np.ndarray, top: int, **options: bool) -> list[int]:
     return [int(hit.path.name) for hit in search_index(index, query, top, **options)]
 
 
@@ -280,7 +290,7 @@ def test_without_faiss_a_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
 
 
 def test_paths_that_are_no_unicode_come_back(tmp_path: Path) -> None:
-    index = PictureIndex(
+    index = ImageIndex(
         Path("/p\udcff"), "m", [Entry("é\udcfe.png", 3, 2**62)], np.ones((1, 2), np.float16)
     )
     write_index(tmp_path / "i", index)
@@ -298,12 +308,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_script_indexes_and_finds(
     model: Path, coloured: Path, tmp_path: Path, run_script: Script
 ) -> None:
-    file = tmp_path / "pictures.index"
+    file = tmp_path / "images.index"
     status, printed, error = run_script(
         search.main, "index", coloured, "--index", file, "--model", model
     )
     assert status == 0, error
-    assert "3 pictures; 3 new, 0 changed, 0 dropped, 0 unchanged" in printed
+    assert "3 images; 3 new, 0 changed, 0 dropped, 0 unchanged" in printed
     arguments = ["--index", file, "--model", model, "--top", "2", "--out", tmp_path / "out"]
     arguments += ["--json", tmp_path / "found.json"]
     status, printed, error = run_script(search.main, "find", "a blue thing", *arguments)
@@ -315,26 +325,40 @@ def test_the_script_indexes_and_finds(
     assert record["results"][0]["score"] > record["results"][1]["score"]
     assert (tmp_path / "out" / "sheet.png").exists()
     (coloured / "g.png").rename(coloured.parent / "query.png")
-    arguments += ["--picture", coloured.parent / "query.png"]
-    status, printed, error = run_script(search.main, "find", *arguments)
-    assert status == 0, error
-    assert str(coloured / "g.png") in printed.splitlines()[0]
+    for option in ("--image", "--picture"):  # the second name is the older one
+        query = [option, coloured.parent / "query.png"]
+        status, printed, error = run_script(search.main, "find", *arguments, *query)
+        assert status == 0, error
+        assert str(coloured / "g.png") in printed.splitlines()[0]
     assert "not on the sheet" in error
+
+
+def test_the_device_is_chosen_and_named(
+    model: Path, coloured: Path, tmp_path: Path, run_script: Script
+) -> None:
+    shared = ["--index", tmp_path / "i", "--model", model, "--device"]
+    for arguments in (["index", coloured], ["find", "red"]):
+        status, _, error = run_script(search.main, *arguments, *shared, "cpu")
+        assert status == 0, error
+        assert "device: cpu" in error.splitlines()
+        status, _, error = run_script(search.main, *arguments, *shared, "nonsense")
+        assert status == 2
+        assert "'nonsense' is none of auto, cpu, cuda, mps" in error
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["find"], "either a text or --picture"),
-        (["find", "red", "--picture", "x.png"], "either a text or --picture"),
+        (["find"], "either a text or --image"),
+        (["find", "red", "--image", "x.png"], "either a text or --image"),
         (["find", " "], "is empty"),
         (["find", "red", "--top", "0"], "--top is 0"),
-        (["find", "--picture", "nowhere.png"], "--picture: not a readable picture"),
+        (["find", "--image", "nowhere.png"], "--image: not a readable image"),
         (["find", "red", "--index", "nowhere"], "no index nowhere: make one with"),
         (["find", "red", "--model", "nowhere"], "no checkpoint folder nowhere"),
         (["index", "nowhere"], "no folder nowhere"),
-        (["index", "configs"], "no pictures under"),
-        (["index", "docs", "--index", "/proc/none/i"], "cannot write /proc/none/i"),
+        (["index", "configs"], "no images under"),
+        (["index", "docs", "--index", "/proc/none/i"], "cannot write into /proc/none: "),
     ],
 )
 def test_bad_input_is_one_line_and_the_index_stays(
@@ -349,9 +373,9 @@ def test_bad_input_is_one_line_and_the_index_stays(
     file = tmp_path / "i"
     write_index(
         file,
-        PictureIndex(
+        ImageIndex(
             Path(arguments[1]).resolve() if arguments[0] == "index" else tmp_path,
-            model_fingerprint(search.load_dual_encoder(model).model),
+            model_fingerprint(load_dual_encoder(model).model),
             [Entry("a.png", 1, 1)],
             np.ones((1, 12), np.float16),
         ),

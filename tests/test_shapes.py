@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from corpora.shapes import (
+from dalle_lab.common.errors import UserError
+from dalle_lab.data.shapes import (
     COLOURS,
     HELD_OUT_PAIRS,
     PALETTE,
@@ -24,7 +25,6 @@ from corpora.shapes import (
     Relation,
     Scene,
     SceneObject,
-    ShapesCorpus,
     Specification,
     caption,
     check,
@@ -32,11 +32,10 @@ from corpora.shapes import (
     example,
     parse_caption,
     random_scene,
-    read_picture,
+    read_objects,
     render,
     summarise,
 )
-from training.errors import UserError
 
 SPLITS = ("train", "test", "compositional")
 GOLDEN_CAPTION = (
@@ -45,9 +44,9 @@ GOLDEN_CAPTION = (
 )
 
 
-def spoil(picture: Image.Image, rng: np.random.Generator, noise: float = 13.0) -> Image.Image:
-    """What a tokenizer does to a picture: soft edges and wrong colours, 25 to 26 dB PSNR."""
-    soft = np.asarray(picture.filter(ImageFilter.GaussianBlur(0.8)), dtype=float)
+def spoil(image: Image.Image, rng: np.random.Generator, noise: float = 13.0) -> Image.Image:
+    """What a tokenizer does to an image: soft edges and wrong colours, 25 to 26 dB PSNR."""
+    soft = np.asarray(image.filter(ImageFilter.GaussianBlur(0.8)), dtype=float)
     return Image.fromarray((soft + rng.normal(0, noise, soft.shape)).clip(0, 255).astype(np.uint8))
 
 
@@ -59,11 +58,11 @@ def psnr(first: Image.Image, second: Image.Image) -> float:
 # The checker against the renderer
 
 
-def test_every_clean_picture_satisfies_its_caption():
+def test_every_clean_image_satisfies_its_caption():
     for index in range(2000):
         split = SPLITS[index % 3]
-        picture, words = example(split, 0, index)
-        result = check(picture, words)
+        image, words = example(split, 0, index)
+        result = check(image, words)
         assert result.exact, (split, index, words, result)
 
 
@@ -71,50 +70,50 @@ def test_checker_reads_through_blur_and_noise():
     rng = np.random.default_rng(0)
     results, losses = [], []
     for index in range(300):
-        picture, words = example("train", 1, index)
-        spoilt = spoil(picture, rng)
-        losses.append(psnr(picture, spoilt))
+        image, words = example("train", 1, index)
+        spoilt = spoil(image, rng)
+        losses.append(psnr(image, spoilt))
         results.append(check(spoilt, words))
     assert 24.5 < np.mean(losses) < 26.5
     assert summarise(results)["exact"] >= 0.99
 
 
 @pytest.mark.parametrize("radius", [1.2, 1.8])
-def test_checker_reads_strongly_blurred_pictures(radius: float):
+def test_checker_reads_strongly_blurred_images(radius: float):
     blur = ImageFilter.GaussianBlur(radius)
     examples = [example("train", 2, index) for index in range(150)]
-    rates = summarise(check(picture.filter(blur), words) for picture, words in examples)
+    rates = summarise(check(image.filter(blur), words) for image, words in examples)
     assert rates["exact"] >= 0.97, rates
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
-def test_pictures_of_other_sizes_show_the_same_scenes(size: int):
+def test_images_of_other_sizes_show_the_same_scenes(size: int):
     for index in range(100):
-        picture, words = example("test", 3, index, size)
-        assert (picture.mode, picture.size) == ("RGB", (size, size))
+        image, words = example("test", 3, index, size)
+        assert (image.mode, image.size) == ("RGB", (size, size))
         assert words == example("test", 3, index)[1]
-        assert check(picture, words).exact, (index, words)
+        assert check(image, words).exact, (index, words)
 
 
 def test_positions_and_widths_are_read_within_a_pixel():
     for index in range(200):
         scene, _ = described_scene("train", 4, index)
-        seen = {(o.colour, o.shape): o for o in read_picture(render(scene))}
+        seen = {(o.colour, o.shape): o for o in read_objects(render(scene))}
         for thing in scene.objects:
             read = seen[thing.colour, thing.shape]
             for name in ("x", "y", "width"):
                 assert abs(getattr(read, name) - getattr(thing, name)) < 1 / 64, (thing, read)
 
 
-# The checker against pictures that owe nothing to the renderer
+# The checker against images that owe nothing to the renderer
 
 
 def hand_drawn() -> Image.Image:
-    picture = Image.new("RGB", (64, 64), "white")
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (64, 64), "white")
+    draw = ImageDraw.Draw(image)
     draw.ellipse((24, 4, 36, 16), fill=(30, 60, 210))
     draw.rectangle((20, 30, 42, 52), fill=(210, 30, 40))
-    return picture
+    return image
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ def hand_drawn() -> Image.Image:
         ("a blue star above a green square", ("colour", "shape")),
     ],
 )
-def test_checker_on_a_picture_drawn_by_hand(words: str, failed: tuple[str, ...]):
+def test_checker_on_an_image_drawn_by_hand(words: str, failed: tuple[str, ...]):
     result = check(hand_drawn(), words)
     assert result.failed == failed
     assert result.exact == (not failed)
@@ -165,48 +164,48 @@ def test_summary_pools_attributes_and_leaves_out_what_no_caption_states():
         summarise([])
 
 
-def test_an_empty_picture_satisfies_nothing():
+def test_an_empty_image_satisfies_nothing():
     result = check(Image.new("RGB", (64, 64), "white"), "a small red star above a blue circle")
     assert result.failed == ("count", "colour", "shape", "size", "relation")
     assert set(result.fractions.values()) == {0}
 
 
 def test_specks_are_ignored_and_further_objects_are_not():
-    picture = hand_drawn()
-    draw = ImageDraw.Draw(picture)
+    image = hand_drawn()
+    draw = ImageDraw.Draw(image)
     draw.rectangle((2, 2, 5, 5), fill=(0, 0, 0))
     draw.rectangle((55, 40, 58, 43), fill=PALETTE["green"])
-    assert check(picture, "a blue circle above a red square").exact
+    assert check(image, "a blue circle above a red square").exact
     draw.rectangle((48, 4, 59, 15), fill=PALETTE["green"])
-    assert check(picture, "a blue circle above a red square").failed == ("count",)
+    assert check(image, "a blue circle above a red square").failed == ("count",)
 
 
 def test_touching_objects_of_two_colours_are_told_apart():
-    picture = Image.new("RGB", (64, 64), "white")
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (64, 64), "white")
+    draw = ImageDraw.Draw(image)
     draw.rectangle((10, 20, 32, 42), fill=PALETTE["purple"])
     draw.rectangle((33, 20, 55, 42), fill=PALETTE["orange"])
-    assert check(picture, "a large purple square left of a large orange square").exact
+    assert check(image, "a large purple square left of a large orange square").exact
 
 
 def test_a_shape_like_no_other_is_unknown():
-    picture = Image.new("RGB", (64, 64), "white")
-    ImageDraw.Draw(picture).ellipse((10, 20, 50, 40), fill=PALETTE["black"])
-    (seen,) = read_picture(picture)
+    image = Image.new("RGB", (64, 64), "white")
+    ImageDraw.Draw(image).ellipse((10, 20, 50, 40), fill=PALETTE["black"])
+    (seen,) = read_objects(image)
     assert (seen.colour, seen.shape) == ("black", "unknown")
-    assert check(picture, "a black circle").failed == ("shape",)
+    assert check(image, "a black circle").failed == ("shape",)
 
 
-def test_any_square_picture_can_be_read():
+def test_any_square_image_can_be_read():
     rng = np.random.default_rng(5)
     check(Image.new("RGB", (64, 64), "black"), "a black square")
     for _ in range(5):
         noise = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
         patches = Image.fromarray(noise[::8, ::8]).resize((64, 64), Image.Resampling.NEAREST)
-        assert len(read_picture(patches)) <= 6
+        assert len(read_objects(patches)) <= 6
         assert not check(Image.fromarray(noise), "a red star").exact
     with pytest.raises(UserError, match="square"):
-        read_picture(Image.new("RGB", (64, 32)))
+        read_objects(Image.new("RGB", (64, 32)))
 
 
 # One wrong attribute
@@ -467,7 +466,7 @@ def test_captions_outside_the_grammar_are_user_errors(words: str):
     assert repr(words) in str(error.value)
 
 
-# The corpus and the command
+# Examples and the command
 
 
 def test_examples_are_the_same_at_every_call_and_differ_from_each_other():
@@ -475,34 +474,20 @@ def test_examples_are_the_same_at_every_call_and_differ_from_each_other():
     assert first[1] == again[1]
     assert first[0].tobytes() == again[0].tobytes()
     others = [example("train", 0, 8), example("train", 1, 7), example("test", 0, 7)]
-    assert len({picture.tobytes() for picture, _ in [first, *others]}) == 4
+    assert len({image.tobytes() for image, _ in [first, *others]}) == 4
     assert example("train", 0, 0)[1] == GOLDEN_CAPTION
-
-
-def test_corpus_is_the_examples():
-    corpus = ShapesCorpus(length=5, split="compositional", seed=3, size=32)
-    items = [corpus[i] for i in range(len(corpus))]
-    assert len(items) == 5
-    for index, item in enumerate(items):
-        picture, words = example("compositional", 3, index, 32)
-        assert item["caption"] == words
-        assert item["image"].tobytes() == picture.tobytes() == render(item["scene"], 32).tobytes()
-    for index in (-1, 5):
-        with pytest.raises(IndexError):
-            corpus[index]
-    with pytest.raises(UserError):
-        ShapesCorpus(length=0)
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["shapes", *arguments])
+    monkeypatch.delitem(sys.modules, "corpora.shapes.__main__", raising=False)  # runpy warns
     with pytest.raises(SystemExit) as end:
         runpy.run_module("corpora.shapes.__main__", run_name="__main__")
     assert isinstance(end.value.code, int)
     return end.value.code
 
 
-def test_command_writes_a_folder_of_captioned_pictures(tmp_path, monkeypatch):
+def test_command_writes_a_folder_of_captioned_images(tmp_path, monkeypatch):
     out = tmp_path / "new" / "shapes"
     options = ("--count", "7", "--split", "test", "--seed", "2", "--size", "48")
     assert run_command(monkeypatch, "--out", str(out), *options) == 0
@@ -510,10 +495,10 @@ def test_command_writes_a_folder_of_captioned_pictures(tmp_path, monkeypatch):
         rows = list(csv.DictReader(file))
     assert [list(row) for row in rows] == [["file_name", "caption"]] * 7
     for index, row in enumerate(rows):
-        picture, words = example("test", 2, index, 48)
+        image, words = example("test", 2, index, 48)
         assert row["caption"] == words
         with Image.open(out / row["file_name"]) as written:
-            assert written.tobytes() == picture.tobytes()
+            assert written.tobytes() == image.tobytes()
     with Image.open(out / "preview.png") as preview:
         assert preview.width > 6 * 48
     assert len(list(out.iterdir())) == 9
@@ -535,8 +520,8 @@ def test_command_errors_are_one_line(tmp_path, monkeypatch, capsys):
 
 
 def test_scene_objects_are_drawn_where_they_are():
-    picture = render(Scene((SceneObject("green", "square", "large", x=0.25, y=0.75, width=0.25),)))
-    assert picture.getpixel((16, 48)) == PALETTE["green"]
-    assert picture.getpixel((48, 16)) == (255, 255, 255)
-    ys, xs = np.nonzero(np.asarray(picture)[..., 0] < 128)
+    image = render(Scene((SceneObject("green", "square", "large", x=0.25, y=0.75, width=0.25),)))
+    assert image.getpixel((16, 48)) == PALETTE["green"]
+    assert image.getpixel((48, 16)) == (255, 255, 255)
+    ys, xs = np.nonzero(np.asarray(image)[..., 0] < 128)
     assert (xs.min(), xs.max(), ys.min(), ys.max()) == (8, 23, 40, 55)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dalle.text import PADDING, TextTokenizer
-from training.errors import UserError
+from dalle_lab.common.errors import UserError
+from dalle_lab.data.text import PADDING, TextTokenizer
 
 CAPTIONS = [
     f"a {size} {colour} {shape} on the {side}"
@@ -32,23 +32,23 @@ def tokenizer() -> TextTokenizer:
     ],
 )
 def test_round_trip_of_known_and_unknown_words(tokenizer, caption, normal):
-    ids = tokenizer.encode([caption], 64)
-    assert tokenizer.decode(ids[0]) == normal
-    assert torch.equal(ids, tokenizer.encode([normal], 64))
+    tokens = tokenizer.encode([caption], 64)
+    assert tokenizer.decode(tokens[0]) == normal
+    assert torch.equal(tokens, tokenizer.encode([normal], 64))
     for dropout in (0.1, 1.0):
         assert tokenizer.decode(tokenizer.encode([caption], 64, dropout, [7])[0]) == normal
 
 
-def test_ids_are_padded_to_the_right(tokenizer):
-    ids = tokenizer.encode(["red", "a small red circle"], 8)
-    assert ids.dtype == torch.long
-    assert ids.shape == (2, 8)
+def test_tokens_are_padded_to_the_right(tokenizer):
+    tokens = tokenizer.encode(["red", "a small red circle"], 8)
+    assert tokens.dtype == torch.long
+    assert tokens.shape == (2, 8)
     # Frequent words are one token, the same at the start as within.
-    assert ids[0, 0] == ids[1, 2]
-    assert ids[0].tolist() == [ids[0, 0].item()] + [PADDING] * 7
-    assert (ids[1, :4] >= 0).all()
-    assert (ids[1, 4:] == PADDING).all()
-    assert ids.max() < tokenizer.vocab_size
+    assert tokens[0, 0] == tokens[1, 2]
+    assert tokens[0].tolist() == [tokens[0, 0].item()] + [PADDING] * 7
+    assert (tokens[1, :4] >= 0).all()
+    assert (tokens[1, 4:] == PADDING).all()
+    assert tokens.max() < tokenizer.vocab_size
 
 
 def test_vocabulary_is_at_most_what_was_asked_for(tokenizer):

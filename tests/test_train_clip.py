@@ -1,10 +1,7 @@
 """A dual encoder's training end to end in miniature, its resumption, and its retrieval metrics."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +13,16 @@ from safetensors.torch import load_file
 
 import evaluate
 import train_clip
+from dalle_lab.common.checkpoint import read_training_state
+from dalle_lab.common.errors import UserError
+from dalle_lab.common.images import open_image
+from dalle_lab.data.sources.base import Subset
+from dalle_lab.data.sources.folder import FolderSource
 from dual_encoder.checkpoint import load_dual_encoder
-from dual_encoder.examples import HeldOut, concept, confused, held_out_pairs
-from dual_encoder.loss import LossConfig, contrastive_loss
+from dual_encoder.config import LossConfig
+from dual_encoder.examples import Confusions, HeldOut, concept, held_out_pairs
+from dual_encoder.loss import contrastive_loss
 from dual_encoder.metrics import classification, measure, ranks, retrieval
-from training.checkpoint import read_training_state
-from training.data import DataConfig, FolderSource, Subset
-from training.errors import UserError
-from training.pictures import open_picture
-
-ROOT = Path(__file__).parents[1]
 
 TINY = [
     *("model.embed_dim=8", "model.image_size=16", "model.patch_size=8", "model.vocab_size=300"),
@@ -37,10 +34,10 @@ TINY = [
 
 @pytest.fixture
 def train(
-    picture_folder: Path, tmp_path: Path, run_script: Callable[..., tuple[int, str, str]]
+    image_folder: Path, tmp_path: Path, run_script: Callable[..., tuple[int, str, str]]
 ) -> Callable[..., tuple[int, str, str]]:
     def run(name: str, *overrides: str) -> tuple[int, str, str]:
-        places = (f"data.path={picture_folder}", f"run.out={tmp_path / name}")
+        places = (f"data.path={image_folder}", f"run.out={tmp_path / name}")
         return run_script(train_clip.main, *TINY, *places, *overrides)
 
     return run
@@ -55,8 +52,8 @@ def states(folder: Path) -> dict[str, Any]:
     return average | read_training_state(folder / "checkpoint")["trainer"]["model"]
 
 
-def test_pictures_and_captions_to_a_model_that_ranks(
-    train: Callable[..., Any], tmp_path: Path, picture_folder: Path
+def test_images_and_captions_to_a_model_that_ranks(
+    train: Callable[..., Any], tmp_path: Path, image_folder: Path
 ) -> None:
     status, printed, error = train("clip", "run.updates=4", "run.evaluate_every=2")
     assert status == 0, error
@@ -67,18 +64,18 @@ def test_pictures_and_captions_to_a_model_that_ranks(
         recalls = [held_out[-1][f"{way}_recall_{k}"] for k in (1, 5, 10)]
         assert recalls == sorted(recalls)
         assert held_out[-1][f"{way}_median_rank"] >= 1
-    assert open_picture(tmp_path / "clip/samples/0000004.png").width > 3 * 32
+    assert open_image(tmp_path / "clip/samples/0000004.png").width > 3 * 32
     ranker = load_dual_encoder(tmp_path / "clip/model")
     assert (
         load_file(tmp_path / "clip/model/model.safetensors")["logit_scale"].dtype == torch.bfloat16
     )
-    picture = open_picture(picture_folder / "00.png")
-    scores = ranker.image_features([picture]) @ ranker.text_features(["a red picture"]).T
+    image = open_image(image_folder / "00.png")
+    scores = ranker.image_features([image]) @ ranker.text_features(["a red picture"]).T
     assert scores.abs().item() <= 1
 
 
 def test_pairs_are_learned(train: Callable[..., Any], tmp_path: Path) -> None:
-    """The three colours of the pictures: the loss falls far below that of guessing, ln 6 = 1.79."""
+    """The three colours of the images: the loss falls far below that of guessing, ln 6 = 1.79."""
     options = [
         "data.held_out_share=0",
         "run.batch_size=6",
@@ -98,12 +95,8 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
     """With dropout of all kinds, and encoded in chunks."""
     options = [
         *("model.dropout=0.1", "model.patch_dropout=0.5", "text.bpe_dropout=0.5"),
-        *(
-            "chunk_pictures=3",
-            "loss.chunk=3",
-            f"optimiser.name={optimiser}",
-            "run.evaluate_every=2",
-        ),
+        *("chunk_images=3", "loss.chunk=3"),
+        *(f"optimiser.name={optimiser}", "run.evaluate_every=2"),
     ]
     assert train("whole", "run.updates=6", *options)[0] == 0
     assert train("parts", "run.updates=3", *options)[0] == 0
@@ -118,7 +111,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
 
 def test_chunks_train_the_same_model(train: Callable[..., Any], tmp_path: Path) -> None:
     train("plain", "run.updates=3")
-    train("chunks", "run.updates=3", "chunk_pictures=3", "loss.chunk=1")
+    train("chunks", "run.updates=3", "chunk_images=3", "loss.chunk=1")
     plain, chunks = (lines(tmp_path / name) for name in ("plain", "chunks"))
     for ours, theirs in zip(plain, chunks, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
@@ -154,7 +147,7 @@ def test_fine_tuning_keeps_the_text_encoding_and_starts_from_the_weights(
         ("model.patch_size=7", "model.patch_size=7 does not divide"),
         ("model.vocab_size=200", "at least 256"),
         ("loss.same_caption=maybe", "loss.same_caption"),
-        ("chunk_pictures=-1", "chunk_pictures"),
+        ("chunk_images=-1", "chunk_images"),
         ("data.path=nowhere", "nowhere"),
         ("init=nowhere", "nowhere"),
     ],
@@ -175,13 +168,13 @@ def test_concepts_are_those_of_the_plain_caption() -> None:
     assert -(2**63) <= concept("x") < 2**63
 
 
-def test_unreadable_held_out_pictures_are_left_out(picture_folder: Path) -> None:
-    (picture_folder / "03.png").write_bytes(b"no picture")
-    source = FolderSource(DataConfig(), str(picture_folder))
+def test_unreadable_held_out_images_are_left_out(image_folder: Path) -> None:
+    (image_folder / "03.png").write_bytes(b"no image")
+    source = FolderSource(str(image_folder))
     pairs = held_out_pairs(source, 16, 0)
-    assert len(pairs.pictures) == len(pairs.captions) == len(pairs.concepts) == 11
+    assert len(pairs.images) == len(pairs.captions) == len(pairs.concepts) == 11
     assert "a red picture, number 3" not in pairs.captions
-    assert {picture.size for picture in pairs.pictures} == {(16, 16)}
+    assert {image.size for image in pairs.images} == {(16, 16)}
     with pytest.raises(UserError, match="can be read"):
         held_out_pairs(Subset(source, [3]), 16, 0)
 
@@ -195,7 +188,7 @@ def test_ranks_count_ties_against_the_model() -> None:
 
 
 def test_recalls_of_known_features() -> None:
-    """Twelve pictures, whose captions point to the next: only equal captions are found at once."""
+    """Twelve images, whose captions point to the next: only equal captions are found at once."""
     images = torch.eye(12)
     text = images.roll(-1, dims=0)
     captions = [f"{i}" for i in range(12)]
@@ -214,11 +207,11 @@ def test_recalls_of_known_features() -> None:
 def test_measuring_takes_the_model_as_it_ships(train: Callable[..., Any], tmp_path: Path) -> None:
     train("clip", "run.updates=1")
     ranker = load_dual_encoder(tmp_path / "clip/model")
-    pictures = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
+    images = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
     captions = ["red", "green", "blue"]
-    held_out = HeldOut(pictures, captions, torch.tensor([1, 2, 3]))
+    held_out = HeldOut(images, captions, torch.tensor([1, 2, 3]))
     figures = measure(ranker, held_out, LossConfig(chunk=2))
-    features = ranker.image_features(pictures), ranker.text_features(captions)
+    features = ranker.image_features(images), ranker.text_features(captions)
     expected = contrastive_loss(
         *features, scale=ranker.model.scale(), concepts=held_out.concepts, config=LossConfig()
     )
@@ -227,22 +220,18 @@ def test_measuring_takes_the_model_as_it_ships(train: Callable[..., Any], tmp_pa
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_measure(picture_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_train_and_measure(
+    run_in_two_processes: Callable[..., None], image_folder: Path, tmp_path: Path
+) -> None:
     """One process measures by itself while the other goes on: neither waits for ever."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train_clip.py"]
-    places = [f"data.path={picture_folder}", f"run.out={tmp_path / 'clip'}"]
-    options = ["run.updates=4", "run.evaluate_every=2", "run.batch_size=2", "chunk_pictures=1"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launch, *TINY, *places, *options]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, timeout=300, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    places = [f"data.path={image_folder}", f"run.out={tmp_path / 'clip'}"]
+    options = ["run.updates=4", "run.evaluate_every=2", "run.batch_size=2", "chunk_images=1"]
+    run_in_two_processes("train_clip.py", *TINY, *places, *options)
     assert lines(tmp_path / "clip")[-1]["step"] == 4
     load_dual_encoder(tmp_path / "clip/model")
 
 
-def test_classification_counts_pictures_whose_own_caption_beats_the_others() -> None:
+def test_classification_counts_images_whose_own_caption_beats_the_others() -> None:
     text = torch.eye(4)
     captions = ["a", "b", "c", "c"]
     text[3] = text[2]
@@ -252,7 +241,7 @@ def test_classification_counts_pictures_whose_own_caption_beats_the_others() -> 
     many = torch.eye(50)
     names = [str(i) for i in range(50)]
     assert classification(many, many, names, among=10) == 1
-    # A caption that beats the own one is among 9 others of 49 in about a fifth of the draws.
+    # A caption that beats the own one is among 9 others of 49 in about a fifth of the samples.
     rival = many + 2 * many.roll(1, dims=0)
     share = classification(rival, many, names, among=10)
     assert 0.6 < share < 1
@@ -261,12 +250,12 @@ def test_classification_counts_pictures_whose_own_caption_beats_the_others() -> 
 def test_evaluate_measures_a_dual_encoder(
     train: Callable[..., Any],
     tmp_path: Path,
-    picture_folder: Path,
+    image_folder: Path,
     run_script: Callable[..., tuple[int, str, str]],
 ) -> None:
     train("clip", "run.updates=2")
     config = tmp_path / "data.yaml"
-    config.write_text(f"data: {{path: {picture_folder}, held_out_share: 0.5}}")
+    config.write_text(f"data: {{path: {image_folder}, held_out_share: 0.5}}")
     folder = tmp_path / "clip/model"
     arguments = [folder, "--config", config, "--json", tmp_path / "figures.json"]
     status, printed, error = run_script(evaluate.main, *arguments)
@@ -284,7 +273,8 @@ def test_captions_are_made_wrong_by_words_of_one_list() -> None:
     lists = [["red", "blue|azure", "green"], ["left", "right"]]
     caption = "a red disc left of an azure box"
     rng = np.random.default_rng(0)
-    seen = {confused(caption, lists, rng) for _ in range(300)}
+    confused = Confusions(lists)
+    seen = {confused(caption, rng) for _ in range(300)}
     assert seen == {
         "a azure disc left of an red box",
         "a blue disc left of an azure box",
@@ -293,15 +283,45 @@ def test_captions_are_made_wrong_by_words_of_one_list() -> None:
         "a red disc left of an green box",
         "a red disc right of an azure box",
     }
-    assert confused("a box", lists, rng) == "a box"
-    assert confused(caption, [], rng) == caption
+    assert confused("a box", rng) == "a box"
+    assert Confusions([])(caption, rng) == caption
+
+
+def test_the_table_of_exchangeable_words_is_made_once() -> None:
+    """Not for each caption: the lists are gone through when it is made, and never again."""
+
+    class Words(list):
+        readings = 0
+
+        def __iter__(self) -> Iterator[str]:
+            Words.readings += 1
+            return super().__iter__()
+
+    confused = Confusions([Words(["red", "blue", "green"]), Words(["left", "right"])])
+    assert Words.readings == 2
+    rng = np.random.default_rng(0)
+    captions = [confused("a red disc left of a blue box", rng) for _ in range(50)]
+    assert "a red disc left of a blue box" not in captions
+    assert Words.readings == 2
+
+
+def test_a_run_makes_one_table_of_exchangeable_words(
+    train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    make = Confusions.__init__
+    monkeypatch.setattr(
+        Confusions, "__init__", lambda self, lists: (made.append(lists), make(self, lists))[1]
+    )
+    assert train("clip", "run.updates=3", "loss.confusable=[[red,green,blue]]")[0] == 0
+    assert made == [[["red", "green", "blue"]]]
 
 
 def test_wrong_captions_train(train: Callable[..., Any], tmp_path: Path) -> None:
     words = "loss.confusable=[[red,green,blue]]"
-    status, _, error = train("clip", "run.updates=3", words, "chunk_pictures=2")
+    status, _, error = train("clip", "run.updates=3", words, "chunk_images=2")
     assert status == 0, error
-    plain = train("plain", "run.updates=3", "chunk_pictures=2")
+    plain = train("plain", "run.updates=3", "chunk_images=2")
     assert plain[0] == 0
     first = [lines(tmp_path / name)[0]["loss"] for name in ("clip", "plain")]
     assert first[0] > first[1]

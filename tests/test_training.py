@@ -1,18 +1,23 @@
 """Schedules, the optimiser's settings and the average of the parameters."""
 
+import math
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from training.errors import UserError
-from training.muon import RMS, Muon, orthogonalised
-from training.schedules import Plateau, cosine, warmup
-from training.trainer import OptimiserConfig, Trainer
+from dalle_lab.common.errors import UserError
+from dalle_lab.training.config import OptimiserConfig, RunConfig
+from dalle_lab.training.optimisers.muon import RMS, Muon, orthogonalised
+from dalle_lab.training.run import Run
+from dalle_lab.training.schedules import Plateau, cosine, warmup
+from dalle_lab.training.trainer import Trainer
+from train_dvae import TrainDVAE
 
 
 def test_cosine_and_warmup() -> None:
@@ -147,13 +152,25 @@ def test_an_unknown_optimiser_is_refused_with_those_that_exist() -> None:
         OptimiserConfig(name="sgd").validate()
 
 
+def test_a_run_remembers_its_best_figures(tmp_path: Path) -> None:
+    run = Run(TrainDVAE(run=RunConfig(out=str(tmp_path))))
+    assert math.isnan(run.best("loss"))
+    assert [run.is_best("loss", x, lower=True) for x in (3.0, 4.0, 3.0, 2.0)] == [1, 0, 0, 1]
+    assert [run.is_best("recall", x) for x in (0.1, 0.3, 0.3, 0.2)] == [1, 1, 0, 0]
+    assert (run.best("loss"), run.best("recall")) == (2.0, 0.3)
+    resumed = Run(run.config)
+    resumed.extra = dict(run.extra)  # what a checkpoint keeps
+    assert not resumed.is_best("loss", 2.5, lower=True)
+    assert resumed.is_best("recall", 0.4)
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc")
 @pytest.mark.parametrize("keep", [False, True])
 def test_freed_memory_stays_with_the_process_where_asked(keep):
     code = f"""if True:
         from pathlib import Path
         import torch
-        from training.memory import keep_freed_memory
+        from dalle_lab.training.memory import keep_freed_memory
 
         def held():
             return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) * 1024

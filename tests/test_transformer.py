@@ -1,54 +1,23 @@
 """The transformer: what it lets through, its inputs, its loss, its size."""
 
-import dataclasses
 import math
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from builders import build, inputs, tiny
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dalle.config import TransformerConfig
 from dalle.loss import summed_cross_entropy
 from dalle.patterns import PATTERNS
-from dalle.text import PADDING
-from dalle.transformer import Block, Transformer, TransformerConfig
-from training.errors import UserError
+from dalle.transformer import Block, Transformer
+from dalle_lab.common import schema
+from dalle_lab.common.errors import UserError
+from dalle_lab.data.text import PADDING
 
 PAPER_PARAMETERS = 12_292_836_992
-
-
-def tiny(**changes) -> TransformerConfig:
-    config = TransformerConfig(
-        text_vocab=11,
-        image_vocab=13,
-        text_length=3,
-        rows=3,
-        columns=4,
-        depth=2,
-        heads=2,
-        head_width=4,
-        d_model=12,
-        conv_kernel=3,
-    )
-    return dataclasses.replace(config, **changes)
-
-
-def build(seed: int = 0, **changes) -> Transformer:
-    torch.manual_seed(seed)
-    model = Transformer(tiny(**changes))
-    for parameter in model.parameters():  # the usual start is too near to zero to tell faults by
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model
-
-
-def inputs(model: Transformer, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    config, stream = model.config, model.stream
-    text = torch.randint(config.text_vocab, (batch, stream.text_length), generator=generator)
-    codes = torch.randint(config.image_vocab, (batch, stream.image_length), generator=generator)
-    return text, codes
 
 
 @pytest.mark.parametrize("grid", [(3, 4), (1, 5), (5, 1)])
@@ -68,11 +37,11 @@ def test_gradients_flow_where_one_layer_allows_and_nowhere_else(name, grid):
 @pytest.mark.parametrize("name", PATTERNS)
 def test_outputs_depend_on_nothing_they_predict(name):
     model = build(depth=3, layers=[name] * 3)
-    text, codes = inputs(model, batch=1)
-    before = [t.clone() for t in model.logits(text, codes)]
+    tokens, codes = inputs(model, batch=1)
+    before = [t.clone() for t in model.logits(tokens, codes)]
     length = model.stream.text_length
     for t in range(length):
-        changed = text.clone()
+        changed = tokens.clone()
         changed[0, t] = (changed[0, t] + 1) % model.config.text_vocab
         text_logits, image_logits = model.logits(changed, codes)
         assert torch.equal(text_logits[:, : t + 1], before[0][:, : t + 1])
@@ -82,7 +51,7 @@ def test_outputs_depend_on_nothing_they_predict(name):
     for j in range(model.stream.image_length):
         changed = codes.clone()
         changed[0, j] = (changed[0, j] + 1) % model.config.image_vocab
-        text_logits, image_logits = model.logits(text, changed)
+        text_logits, image_logits = model.logits(tokens, changed)
         assert torch.equal(text_logits, before[0])
         torch.testing.assert_close(
             image_logits[:, : j + 1], before[1][:, : j + 1], rtol=0, atol=1e-6
@@ -113,13 +82,13 @@ def test_a_block_is_what_the_formulas_say():
 
 def test_each_text_position_has_its_own_padding():
     model = build()
-    text = torch.full((1, 3), PADDING)
-    x = model.embed_text(text)[0]
+    tokens = torch.full((1, 3), PADDING)
+    x = model.embed_text(tokens)[0]
     torch.testing.assert_close(x[0], model.start[0])
     torch.testing.assert_close(x[1:], model.text_padding + model.text_position)
     # In place of the token's embedding, not on top of it; tokens take none of it.
-    text[0, 1] = 0
-    x = model.embed_text(text)[0]
+    tokens[0, 1] = 0
+    x = model.embed_text(tokens)[0]
     torch.testing.assert_close(x[2], model.text_embedding.weight[0] + model.text_position[1])
     torch.testing.assert_close(x[3], model.text_padding[2] + model.text_position[2])
 
@@ -136,40 +105,40 @@ def test_codes_know_their_row_and_column():
 
 def test_fewer_codes_give_the_same_logits_as_far_as_they_go():
     model = build()
-    text, codes = inputs(model)
-    _, all_logits = model.logits(text, codes)
+    tokens, codes = inputs(model)
+    _, all_logits = model.logits(tokens, codes)
     assert all_logits.shape == (2, 12, 13)
     for n in (0, 1, 7, 11):
-        text_logits, logits = model.logits(text, codes[:, :n])
+        text_logits, logits = model.logits(tokens, codes[:, :n])
         assert text_logits.shape == (2, 3, 11)
         torch.testing.assert_close(logits, all_logits[:, : n + 1])
 
 
 def test_shapes_that_do_not_fit_are_named():
     model = build()
-    text, codes = inputs(model)
+    tokens, codes = inputs(model)
     with pytest.raises(UserError, match=r"text of shape \[2, 2\]"):
-        model.logits(text[:, :2], codes)
+        model.logits(tokens[:, :2], codes)
     with pytest.raises(UserError, match=r"codes of shape \[2, 13\]"):
-        model.logits(text, torch.zeros(2, 13, dtype=torch.long))
+        model.logits(tokens, torch.zeros(2, 13, dtype=torch.long))
 
 
 def test_loss_weighs_the_parts_and_skips_padding():
     model = build()
-    text, codes = inputs(model)
-    text[0, 1:] = PADDING
-    text_logits, image_logits = model.logits(text, codes)
+    tokens, codes = inputs(model)
+    tokens[0, 1:] = PADDING
+    text_logits, image_logits = model.logits(tokens, codes)
     text_nats = [
-        -text_logits[b, t].log_softmax(-1)[text[b, t]]
+        -text_logits[b, t].log_softmax(-1)[tokens[b, t]]
         for b in range(2)
         for t in range(3)
-        if text[b, t] != PADDING
+        if tokens[b, t] != PADDING
     ]
     assert len(text_nats) == 4
     image_nats = [
         -image_logits[b, j].log_softmax(-1)[codes[b, j]] for b in range(2) for j in range(12)
     ]
-    losses = model.loss(text, codes)
+    losses = model.loss(tokens, codes)
     torch.testing.assert_close(losses.text, torch.stack(text_nats).mean())
     torch.testing.assert_close(losses.image, torch.stack(image_nats).mean())
     torch.testing.assert_close(losses.total, losses.text / 8 + losses.image * 7 / 8)
@@ -177,10 +146,10 @@ def test_loss_weighs_the_parts_and_skips_padding():
 
 def test_loss_of_no_text_at_all_is_finite():
     model = build()
-    text, codes = inputs(model)
+    tokens, codes = inputs(model)
     model.image_head.weight.data.zero_()
     model.image_head.bias.data.zero_()
-    losses = model.loss(torch.full_like(text, PADDING), codes)
+    losses = model.loss(torch.full_like(tokens, PADDING), codes)
     assert losses.text == 0
     assert losses.image.item() == pytest.approx(math.log(13))
 
@@ -233,10 +202,10 @@ def test_recomputed_activations_change_no_gradient():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
-@pytest.mark.parametrize("way", ["reference", "structured"])
-def test_a_compiled_model_has_the_same_loss_and_gradients(way):
+@pytest.mark.parametrize("backend", ["reference", "structured"])
+def test_a_compiled_model_has_the_same_loss_and_gradients(backend):
     torch.manual_seed(0)
-    model = Transformer(tiny(depth=4, layers=["row", "column", "full", "conv"], attention=way))
+    model = Transformer(tiny(depth=4, layers=["row", "column", "full", "conv"], attention=backend))
     batch = inputs(model)
     results = []
     for compiled in (False, True):
@@ -263,9 +232,9 @@ def test_bfloat16_autocast_stays_near_float32():
 
 def test_every_parameter_is_trained_in_one_group():
     model = build(layers=["row", "conv"])
-    text, codes = inputs(model)
-    text[:, 1] = PADDING
-    model.loss(text, codes).total.backward()
+    tokens, codes = inputs(model)
+    tokens[:, 1] = PADDING
+    model.loss(tokens, codes).total.backward()
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
     decayed, rest = model.parameter_groups(0.045)
@@ -298,8 +267,8 @@ def test_initial_scale():
         assert block.mlp_in.weight.std().item() == pytest.approx(0.02, rel=0.05)
         for projection in (block.attention.out, block.mlp_out):
             assert projection.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)
-    text, codes = inputs(model)
-    losses = model.loss(text, codes)
+    tokens, codes = inputs(model)
+    losses = model.loss(tokens, codes)
     assert losses.text.item() == pytest.approx(math.log(11), abs=0.2)
     assert losses.image.item() == pytest.approx(math.log(13), abs=0.2)
 
@@ -322,7 +291,9 @@ def test_dropout_acts_in_training_only():
         ({"text_length": 0}, "text_length is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"text_loss_weight": 1.5}, "text_loss_weight is 1.5"),
-        ({"conv_kernel": 4}, "conv_kernel is 4"),
+        ({"pattern_options": {"conv": {"kernel": 4}}}, "pattern_options.conv.kernel is 4"),
+        ({"pattern_options": {"conv": {"kernal": 3}}}, "no option 'kernal'; it has kernel"),
+        ({"pattern_options": {"cnov": {}}}, "no pattern 'cnov'; there are full, row"),
     ],
 )
 def test_impossible_configs_say_what_to_write(changes, message):
@@ -332,9 +303,10 @@ def test_impossible_configs_say_what_to_write(changes, message):
 
 
 def test_config_is_plain_data():
-    merged = OmegaConf.merge(OmegaConf.structured(TransformerConfig), {"layers": ["row"]})
-    config = OmegaConf.to_object(merged)
-    assert config == TransformerConfig(layers=["row"])
+    values = {"depth": 1, "layers": ["row"], "pattern_options": {"conv": {"kernel": 5}}}
+    config = schema.build(TransformerConfig(), values, "a test")
+    assert config == TransformerConfig(**values)
+    assert schema.build(TransformerConfig(), schema.to_mapping(config), "a test") == config
 
 
 def test_the_papers_model_has_12_billion_parameters():
@@ -351,30 +323,30 @@ def test_memorises_four_sequences():
     torch.manual_seed(0)
     config = tiny(d_model=32, head_width=16, depth=3)
     model = Transformer(config)
-    text, codes = inputs(model, batch=4)
-    text[:, 0] = torch.arange(4)  # so that captions tell the pictures apart
-    text[0, 2] = PADDING
+    tokens, codes = inputs(model, batch=4)
+    tokens[:, 0] = torch.arange(4)  # so that captions tell the images apart
+    tokens[0, 2] = PADDING
     optimiser = torch.optim.AdamW(model.parameter_groups(0.0), lr=5e-3)
     for _ in range(150):
-        loss = model.loss(text, codes)
+        loss = model.loss(tokens, codes)
         optimiser.zero_grad()
         loss.total.backward()
         optimiser.step()
-    _, image_logits = model.logits(text, codes)
-    assert model.loss(text, codes).image < 0.05
+    _, image_logits = model.logits(tokens, codes)
+    assert model.loss(tokens, codes).image < 0.05
     assert torch.equal(image_logits.argmax(dim=-1), codes)
 
 
 def test_text_is_left_out_for_its_share_of_examples_in_training_only(monkeypatch):
     model = build(text_drop=0.4)
-    text, codes = inputs(model, batch=1000)
+    tokens, codes = inputs(model, batch=1000)
     seen = []
     embed = model.embed_text
-    monkeypatch.setattr(model, "embed_text", lambda words: seen.append(words) or embed(words))
-    model.train().loss(text, codes)
-    model.eval().loss(text, codes)
+    monkeypatch.setattr(model, "embed_text", lambda own: seen.append(own) or embed(own))
+    model.train().loss(tokens, codes)
+    model.eval().loss(tokens, codes)
     trained, evaluated = seen
     left_out = (trained == PADDING).all(dim=1)
     assert 0.35 < left_out.float().mean() < 0.45
-    assert torch.equal(trained[~left_out], text[~left_out])
-    assert torch.equal(evaluated, text)
+    assert torch.equal(trained[~left_out], tokens[~left_out])
+    assert torch.equal(evaluated, tokens)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from corpora.emoji.build import build
 from corpora.emoji.card import table
-from training.errors import command
+from dalle_lab.common.errors import command
 
 
 @command
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument(
         "--allow-changed-counts",
         action="store_true",
-        help="warn, and do not stop, if a package gives another number of pictures than expected",
+        help="warn, and do not stop, if a package gives another number of images than expected",
     )
     arguments = parser.parse_args()
     print(table(build(arguments.out, arguments.packages, arguments.allow_changed_counts)))

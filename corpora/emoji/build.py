@@ -19,7 +19,7 @@ from corpora.emoji.packages import fetch_all
 from corpora.emoji.readers import Reading, read
 from corpora.emoji.sources import LABELS, SOURCES, Source
 from corpora.emoji.splits import SPLITS, split_pairs
-from training.errors import UserError
+from dalle_lab.common.errors import UserError
 
 FEATURES = datasets.Features(
     {
@@ -63,8 +63,8 @@ def _build(scratch: Path, packages: Path, allow_changed_counts: bool) -> dict[st
     concepts = load_concepts(labels)
     rows: list[Row] = []
     readings: dict[str, Reading] = {}
-    expected = sum(source.pictures for source in SOURCES)
-    with tqdm(total=expected, unit="picture", disable=None, file=sys.stderr) as progress:
+    expected = sum(source.images for source in SOURCES)
+    with tqdm(total=expected, unit="image", disable=None, file=sys.stderr) as progress:
         for source, tarball in zip(SOURCES, tarballs, strict=True):
             progress.set_description(source.artist)
             readings[source.artist] = reading = Reading()
@@ -84,7 +84,7 @@ def _build(scratch: Path, packages: Path, allow_changed_counts: bool) -> dict[st
 
 
 def read_rows(source: Source, tarball: Path, concepts: Concepts, reading: Reading) -> Iterator[Row]:
-    """The source's pictures as rows of the corpus."""
+    """The source's images as rows of the corpus."""
     for concept, png in read(source, tarball, concepts, reading):
         yield {
             "image": {"bytes": png, "path": None},
@@ -98,12 +98,12 @@ def read_rows(source: Source, tarball: Path, concepts: Concepts, reading: Readin
 
 
 def check_counts(counts: Counter[str], allow_changed: bool = False) -> None:
-    """Stop if a package gave another number of pictures than its pinned version should."""
+    """Stop if a package gave another number of images than its pinned version should."""
     for source in SOURCES:
         found = counts[source.artist]
-        if found == source.pictures:
+        if found == source.images:
             continue
-        difference = f"{source.package} gave {found} pictures where {source.pictures} were expected"
+        difference = f"{source.package} gave {found} images where {source.images} were expected"
         if not allow_changed:
             raise UserError(
                 f"{difference}: delete its tarball and rerun, or pass --allow-changed-counts"
@@ -112,7 +112,7 @@ def check_counts(counts: Counter[str], allow_changed: bool = False) -> None:
 
 
 def write_splits(rows: list[Row], folder: Path) -> dict[str, int]:
-    """Write one parquet file a split and return how many pictures each holds."""
+    """Write one parquet file a split and return how many images each holds."""
     drawings = Counter((row["artist"], row["image"]["bytes"]) for row in rows)
     twins = {
         (row["concept"], row["artist"])

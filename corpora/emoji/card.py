@@ -12,7 +12,7 @@ def summarise(
     rows: list[dict[str, Any]], splits: dict[str, int], readings: dict[str, Reading]
 ) -> dict[str, Any]:
     """The corpus in figures and names, as `credits.json` holds it."""
-    pictures = Counter(row["artist"] for row in rows)
+    images = Counter(row["artist"] for row in rows)
     return {
         "pictures": len(rows),
         "concepts": len({row["concept"] for row in rows}),
@@ -26,7 +26,7 @@ def summarise(
                 "licence": source.licence,
                 "url": source.url,
                 "package": source.package,
-                "pictures": pictures[source.artist],
+                "pictures": images[source.artist],
                 "skin_tones_left_out": readings[source.artist].skin_tones,
                 "unmatched": readings[source.artist].unmatched,
             }
@@ -37,7 +37,7 @@ def summarise(
 
 def table(summary: dict[str, Any]) -> str:
     """The counts by artist and by split, to be printed after a build."""
-    lines = [f"{'artist':<12} {'pictures':>8} {'unmatched':>9}  licence     package"]
+    lines = [f"{'artist':<12} {'images':>8} {'unmatched':>9}  licence     package"]
     for entry in summary["artists"]:
         lines.append(
             f"{entry['artist']:<12} {entry['pictures']:>8} {len(entry['unmatched']):>9}  "
@@ -68,23 +68,23 @@ configs:
 ---
 # Emoji art with its names
 
-{summary["pictures"]} pictures of {summary["concepts"]} concepts. Built by
+{summary["pictures"]} images of {summary["concepts"]} concepts. Built by
 `python -m corpora.emoji`; `credits.json` holds the same figures and the names of the files that
 matched no concept.
 
-| artist | pictures | credit | licence | package |
+| artist | images | credit | licence | package |
 |---|---|---|---|---|
 {artists}
 
 Captions and keywords: `{LABELS}` ({LABELS_CREDIT.split(": ", 1)[1]}). Skin-tone variants are left
-out. Whoever ships these pictures, or a model trained on them, should credit the artists above.
+out. Whoever ships these images, or a model trained on them, should credit the artists above.
 
-- `train.parquet` ({sizes["train"]} pictures)
+- `train.parquet` ({sizes["train"]} images)
 - `held_out_pairs.parquet` ({sizes["held_out_pairs"]}): the concept is in train by two other artists
   or more, the artist by other concepts; this combination is not.
 - `held_out_concepts.parquet` ({sizes["held_out_concepts"]}): nothing of the concept is in train.
 
 Columns: `image` (PNG with transparency, 64 or 128 pixels), `caption` (lower case), `concept`
-(code points), `artist`, `licence`, `keywords`, `mirrorable` (a horizontal flip keeps picture and
+(code points), `artist`, `licence`, `keywords`, `mirrorable` (a horizontal flip keeps image and
 caption true).
 """

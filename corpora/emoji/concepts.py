@@ -1,4 +1,4 @@
-"""What the pictures show: emojibase's labels by code point, and the names artists' files go by."""
+"""What the images show: emojibase's labels by code point, and the names artists' files go by."""
 
 import re
 import unicodedata

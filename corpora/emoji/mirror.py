@@ -1,4 +1,4 @@
-"""Which pictures may be flipped: a flip must leave both the picture and its caption true."""
+"""Which images may be flipped: a flip must leave both the image and its caption true."""
 
 import re
 
@@ -35,5 +35,5 @@ _SIDED_WORDS = re.compile(
 
 
 def mirrorable(caption: str, subgroup: str) -> bool:
-    """Whether a horizontal flip surely keeps the picture true to its caption; in doubt, no."""
+    """Whether a horizontal flip surely keeps the image true to its caption; in doubt, no."""
     return subgroup not in _SIDED_SUBGROUPS and not _SIDED_WORDS.search(caption)

@@ -33,7 +33,7 @@ RENAMED = {
     "up-text-button": "up! button",
     "weary-cat-face": "weary cat",
 }
-"""Names of older Unicode data whose labels have changed since; the pictures still fit."""
+"""Names of older Unicode data whose labels have changed since; the images still fit."""
 
 RENAMED_COUNTRIES = {
     "cocos-islands": "cocos-keeling-islands",
@@ -364,7 +364,7 @@ FXEMOJI = {
     "womenssymbol": "women’s room",
     "worried": "worried face",
 }
-"""FxEmoji's own names, or None where the picture is cropped or shows something else.
+"""FxEmoji's own names, or None where the image is cropped or shows something else.
 
 Its "cat" is the face of one, and "catside" the animal.
 """

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from corpora.emoji.concepts import Concept, Concepts, plain
+from corpora.emoji.images import icon_svg, render, small_png
 from corpora.emoji.packages import members, read_json
-from corpora.emoji.pictures import icon_svg, render, small_png
 from corpora.emoji.sources import Source
 
 
 @dataclass
 class Reading:
-    """What became of a package's files that gave no picture."""
+    """What became of a package's files that gave no image."""
 
     skin_tones: int = 0
     unmatched: list[str] = field(default_factory=list)
@@ -23,7 +23,7 @@ class Reading:
 def read(
     source: Source, tarball: Path, concepts: Concepts, reading: Reading
 ) -> Iterator[tuple[Concept, bytes]]:
-    """The source's pictures as PNG bytes, one for a concept, noting in `reading` what is left."""
+    """The source's images as PNG bytes, one for a concept, noting in `reading` what is left."""
     if source.folder:
         yield from _read_files(source, tarball, concepts, reading)
     else:
@@ -83,18 +83,18 @@ def _name_icons(
     for name in unnamed:
         take(name, concepts.of_name(name, source.glued))
     for alias, target in aliases.items():
-        # An alias stands in for a name of its picture that has changed. It tells nothing where
-        # the picture is something else by its own name, as the sport is for "cricket", unless
-        # the alias also turns the picture into what it says ("pointing right").
+        # An alias stands in for a name of its image that has changed. It tells nothing where
+        # the image is something else by its own name, as the sport is for "cricket", unless
+        # the alias also turns the image into what it says ("pointing right").
         own = found.get(target["parent"])
         if own is None or target.get("hFlip"):
             take(alias, concepts.of_name(alias, source.glued))
 
-    pictured = {aliases[name]["parent"] if name in aliases else name for name in found}
+    shown = {aliases[name]["parent"] if name in aliases else name for name in found}
     for name in collection["icons"]:
         if name in skin_toned or _is_skin_toned(name, collection["icons"]):
             reading.skin_tones += 1
-        elif name not in pictured:
+        elif name not in shown:
             reading.unmatched.append(name)
     return found
 

@@ -12,24 +12,24 @@ LABELS_CREDIT = "captions and keywords: emojibase by Miles Johnson, MIT"
 
 @dataclass(frozen=True)
 class Source:
-    """One artist's pictures in one npm package."""
+    """One artist's images in one npm package."""
 
     artist: str
     """The short name a user types in a prompt."""
     package: str
     """NAME@VERSION, as npm takes it."""
     licence: str
-    """SPDX identifier of the pictures' licence."""
+    """SPDX identifier of the images' licence."""
     credit: str
     url: str
-    pictures: int
-    """How many pictures the pinned version gives; a build that finds another number stops."""
+    images: int
+    """How many images the pinned version gives; a build that finds another number stops."""
     folder: str = ""
     """Folder of files named by code point; empty for packages that keep SVGs in `icons.json`."""
     misdrawn: tuple[str, ...] = ()
-    """Code points whose picture shows something else."""
+    """Code points whose image shows something else."""
     glued: bool = False
-    """Picture names are labels written without separators ("aerialtramway")."""
+    """Image names are labels written without separators ("aerialtramway")."""
 
 
 SOURCES = (
@@ -39,7 +39,7 @@ SOURCES = (
         licence="Apache-2.0",
         credit="Noto Emoji by Google",
         url="https://github.com/googlefonts/noto-emoji",
-        pictures=1905,
+        images=1905,
         folder="package/img/google/64/",
         misdrawn=("1F1E8-1F1F6",),  # Sark has Saudi Arabia's flag in this version
     ),
@@ -49,7 +49,7 @@ SOURCES = (
         licence="CC-BY-4.0",
         credit="Twemoji by Twitter, Inc and other contributors",
         url="https://github.com/jdecked/twemoji",
-        pictures=1906,
+        images=1906,
         folder="package/img/twitter/64/",
     ),
     Source(
@@ -58,7 +58,7 @@ SOURCES = (
         licence="MIT",
         credit="Fluent Emoji (3D) by Microsoft Corporation",
         url="https://github.com/microsoft/fluentui-emoji",
-        pictures=1852,
+        images=1852,
         folder="package/assets/",
     ),
     Source(
@@ -67,7 +67,7 @@ SOURCES = (
         licence="MIT",
         credit="Fluent Emoji (flat) by Microsoft Corporation",
         url="https://github.com/microsoft/fluentui-emoji",
-        pictures=1595,
+        images=1595,
     ),
     Source(
         artist="blob",
@@ -75,7 +75,7 @@ SOURCES = (
         licence="Apache-2.0",
         credit="Noto Emoji, first version (the blobs), by Google",
         url="https://github.com/googlefonts/noto-emoji",
-        pictures=1231,
+        images=1231,
     ),
     Source(
         artist="emojione",
@@ -83,7 +83,7 @@ SOURCES = (
         licence="CC-BY-4.0",
         credit="EmojiOne 2.3 by Emoji One",
         url="https://github.com/EmojiTwo/emojitwo",
-        pictures=1369,
+        images=1369,
     ),
     Source(
         artist="fxemoji",
@@ -91,7 +91,7 @@ SOURCES = (
         licence="Apache-2.0",
         credit="Firefox OS Emoji by Mozilla",
         url="https://github.com/mozilla/fxemoji",
-        pictures=751,
+        images=751,
         glued=True,
     ),
 )

@@ -1,4 +1,4 @@
-"""Which pictures a model never trains on, decided by a stable hash of their names."""
+"""Which images a model never trains on, decided by a stable hash of their names."""
 
 import hashlib
 from collections.abc import Container, Iterable
@@ -18,8 +18,8 @@ def split_pairs(
 ) -> dict[tuple[str, str], str]:
     """The split of each (concept, artist) pair, whatever order they come in.
 
-    A held-out concept is held out with all its pictures. A pair is held out by itself only where
-    at least two other artists' pictures of the concept stay in train, so that what is asked for
+    A held-out concept is held out with all its images. A pair is held out by itself only where
+    at least two other artists' images of the concept stay in train, so that what is asked for
     is a new combination of two known things. `twins` are pairs whose very drawing stands for
     another concept as well (the flags of Norway and of Svalbard): they stay in train, where their
     twins may be.

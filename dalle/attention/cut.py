@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dalle.patterns import Pattern
+from dalle.patterns.base import Pattern
 from dalle.stream import Stream
 
 

@@ -1,4 +1,4 @@
-"""FlexAttention, with a block mask made from the pattern's own `allowed`: the way for CUDA."""
+"""FlexAttention, with a block mask made from the pattern's own `allowed`: the backend for CUDA."""
 
 from functools import cache
 
@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from dalle.attention.kernel import Kernel
-from dalle.patterns import Pattern
+from dalle.patterns.base import Pattern
 from dalle.stream import Stream
-from training.errors import UserError
+from dalle_lab.common.errors import UserError
 
 
 @cache

@@ -1,15 +1,15 @@
-"""What a way of computing attention is."""
+"""What a backend of attention is."""
 
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from dalle.patterns import Pattern
+from dalle.patterns.base import Pattern
 from dalle.stream import Stream
 
 
 class Kernel(nn.Module, ABC):
-    """One way to compute a pattern's attention on a stream. Has no parameters.
+    """One backend: computes a pattern's attention on a stream. Has no parameters.
 
     Raises `UserError` when it is made for a pattern, or called on a device, that it cannot serve.
     """

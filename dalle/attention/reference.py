@@ -5,12 +5,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dalle.attention.kernel import Kernel
-from dalle.patterns import Pattern
+from dalle.patterns.base import Pattern
 from dalle.stream import Stream
 
 
 class ReferenceKernel(Kernel):
-    """All scores, the pattern's mask, a softmax: what every other way is held to."""
+    """All scores, the pattern's mask, a softmax: what every other backend is held to."""
 
     mask: Tensor
 

@@ -14,9 +14,9 @@ from dalle.attention.cut import Cut
 from dalle.attention.kernel import Kernel
 from dalle.attention.one_softmax import one_softmax_attention
 from dalle.attention.two_part import two_part_attention
-from dalle.patterns import Pattern
+from dalle.patterns.base import Pattern
 from dalle.stream import Stream
-from training.errors import UserError
+from dalle_lab.common.errors import UserError
 
 UNSEEN = -3e4
 """Added to the scores of a query that sees no code: finite, so that its outputs are, and so far

@@ -1,17 +1,41 @@
-"""Attention patterns. To add one: write its file and its line in PATTERNS."""
+"""Attention patterns, by name.
 
-from dalle.patterns.base import Blocks, Pattern, PatternOptions
-from dalle.patterns.column import Column
-from dalle.patterns.conv import Conv
-from dalle.patterns.full import Full
-from dalle.patterns.row import Row
+ADD A PATTERN = one file in this folder and one line in PATTERNS.
+"""
 
-PATTERNS: dict[str, type[Pattern]] = {
-    Full.name: Full,
-    Row.name: Row,
-    Column.name: Column,
-    Conv.name: Conv,
-}
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dalle_lab.common.errors import UserError
+from dalle_lab.common.registry import Registry
+
+if TYPE_CHECKING:
+    from dalle.patterns.base import Pattern
+
+PATTERNS: "Registry[type[Pattern]]" = Registry(
+    {
+        "full": "dalle.patterns.full:Full",
+        "row": "dalle.patterns.row:Row",
+        "column": "dalle.patterns.column:Column",
+        "conv": "dalle.patterns.conv:Conv",
+    }
+)
+
+
+def make_pattern(name: str, options: Mapping[str, Any] | None = None) -> "Pattern":
+    """Return the pattern of a name with its own options.
+
+    Raises:
+        UserError: an option that the pattern does not have, or a value that it refuses.
+    """
+    kind = PATTERNS[name]
+    known = [field.name for field in dataclasses.fields(kind.Options)]
+    for option in options or ():
+        if option not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise UserError(f"pattern_options.{name}: no option {option!r}; {has}")
+    return kind(kind.Options(**(options or {})))
 
 
 def paper_layers(depth: int) -> list[str]:
@@ -20,10 +44,4 @@ def paper_layers(depth: int) -> list[str]:
     Layers i = 1..depth-1 are column where (i - 2) mod 4 = 0 and row elsewhere, so "row, column,
     row, row" over and over; the last is convolutional.
     """
-    return [
-        *(Column.name if (i - 2) % 4 == 0 else Row.name for i in range(1, depth)),
-        Conv.name,
-    ]
-
-
-__all__ = ["PATTERNS", "Blocks", "Pattern", "PatternOptions", "paper_layers"]
+    return [*("column" if (i - 2) % 4 == 0 else "row" for i in range(1, depth)), "conv"]

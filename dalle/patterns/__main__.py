@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from dalle.patterns import PATTERNS
+from dalle.patterns import PATTERNS, make_pattern
 from dalle.patterns.draw import PAPER, SMALL, SMALL_OPTIONS, page, seen
 
 # Off the middle, so that the wrap-around of the paper's 11 x 11 window shows.
@@ -18,7 +18,9 @@ QUERY = (20, 28)
 def figure(name: str, path: Path) -> None:
     """One pattern's mask on the small stream, and one query on the paper's grid."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 4.2), layout="constrained")
-    left.imshow(PATTERNS[name](SMALL_OPTIONS).mask(SMALL).int(), cmap="Blues", vmax=1.4)
+    left.imshow(
+        make_pattern(name, SMALL_OPTIONS.get(name)).mask(SMALL).int(), cmap="Blues", vmax=1.4
+    )
     for line in (left.axhline, left.axvline):
         line(SMALL.text_inputs - 0.5, color="black", linewidth=0.8)
     ticks = range(0, SMALL.length, SMALL.columns)
@@ -26,9 +28,9 @@ def figure(name: str, path: Path) -> None:
     left.set(title=f"{name}: {SMALL.rows} x {SMALL.columns} codes", xlabel="key", ylabel="query")
 
     _, grid = seen(PATTERNS[name](), PAPER, *QUERY)
-    picture = grid.int()
-    picture[QUERY] = 2
-    right.imshow(picture, cmap="Blues", vmax=2)
+    shown = grid.int()
+    shown[QUERY] = 2
+    right.imshow(shown, cmap="Blues", vmax=2)
     right.set(title=f"one query, {PAPER.rows} x {PAPER.columns}", xlabel="column", ylabel="row")
     fig.savefig(path, dpi=80)
     plt.close(fig)

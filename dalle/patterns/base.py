@@ -2,21 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dalle.cache import ring_slots
 from dalle.stream import Stream
-
-
-@dataclass(frozen=True)
-class PatternOptions:
-    """What a pattern may be told beyond the stream it works on."""
-
-    conv_kernel: int = 11
-    """Side of the convolutional pattern's window: odd."""
 
 
 class Blocks(NamedTuple):
@@ -43,6 +34,14 @@ def sliding_blocks(stream: Stream, reach: int) -> Blocks:
     return Blocks(rows * stream.columns, min(reach, stream.image_length - 1))
 
 
+def ring_slots(mask: Tensor, text: int) -> list[int]:
+    """Slots for a pattern that looks back a bounded way: as many as its furthest look, in turns."""
+    query, key = mask[text:, text:].nonzero(as_tuple=True)
+    reach = int((query - key).max()) + 1 if len(query) else 1
+    codes = len(mask) - text + 1  # the grid's last code is never read, but it has a place
+    return [code % reach for code in range(codes)]
+
+
 class Pattern(ABC):
     """Which positions each position attends to (paper section 2.2, appendix B).
 
@@ -54,8 +53,13 @@ class Pattern(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, options: PatternOptions | None = None) -> None:
-        self.options = options or PatternOptions()
+    @dataclass(frozen=True)
+    class Options:
+        """What the pattern may be told; a pattern with options has a class of its own here."""
+
+    def __init__(self, options: Any = None) -> None:
+        """`options` are an instance of the pattern's `Options`, by default its defaults."""
+        self.options = options or self.Options()
 
     @abstractmethod
     def sees(self, query: Tensor, key: Tensor, stream: Stream) -> Tensor:

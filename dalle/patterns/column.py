@@ -7,7 +7,7 @@ from dalle.stream import Stream
 
 
 class Column(Pattern):
-    """The codes above it in its own column, and itself."""
+    """The code itself and the codes above it in the same column."""
 
     name = "column"
 

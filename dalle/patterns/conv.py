@@ -1,30 +1,42 @@
 """Convolutional attention."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
-from dalle.patterns.base import Blocks, Pattern, PatternOptions, sliding_blocks
+from dalle.patterns.base import Blocks, Pattern, sliding_blocks
 from dalle.stream import Stream
-from training.errors import UserError
+from dalle_lab.common.errors import UserError
 
 
 class Conv(Pattern):
-    """The causal half of a k x k window around it, with wrap-around at the grid's sides.
+    """The causal half of a k x k window centred on the code, with wrap-around at the sides of the
+    grid.
 
-    The window is one of raster offsets: dr rows up and dc columns across is dr * C - dc codes back,
-    for 0 <= dr <= k // 2 and |dc| <= k // 2, as far as that is not ahead. So where the window
-    reaches over a side, it goes on at the other side, one row up or down (paper appendix B).
+    The window is a set of raster offsets: dr rows up and dc columns across is dr * C - dc codes
+    back, for 0 <= dr <= k // 2 and |dc| <= k // 2, unless that lies ahead. Where the window crosses
+    a side, it continues on the other side, one row up or down (paper appendix B).
     """
 
     name = "conv"
+    options: "Conv.Options"
 
-    def __init__(self, options: PatternOptions | None = None) -> None:
-        super().__init__(options)
-        kernel = self.options.conv_kernel
-        if kernel < 1 or kernel % 2 == 0:
-            raise UserError(f"conv_kernel is {kernel}: write an odd number, such as the paper's 11")
+    @dataclass(frozen=True)
+    class Options:
+        """The window."""
+
+        kernel: int = 11
+        """Side of the window of codes: odd."""
+
+        def __post_init__(self) -> None:
+            if self.kernel < 1 or self.kernel % 2 == 0:
+                raise UserError(
+                    f"pattern_options.conv.kernel is {self.kernel}: write an odd number, such as "
+                    "the paper's 11"
+                )
 
     def sees(self, query: Tensor, key: Tensor, stream: Stream) -> Tensor:
-        reach = self.options.conv_kernel // 2
+        reach = self.options.kernel // 2
         back = query - key
         # On a grid narrower than the window an offset is reached from several rows. The row whose
         # own offset is nearest decides: if it does not reach, none does.
@@ -33,4 +45,4 @@ class Conv(Pattern):
         return across.abs() <= reach
 
     def blocks(self, stream: Stream) -> Blocks:
-        return sliding_blocks(stream, self.options.conv_kernel // 2 * (stream.columns + 1))
+        return sliding_blocks(stream, self.options.kernel // 2 * (stream.columns + 1))

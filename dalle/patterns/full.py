@@ -8,7 +8,7 @@ from dalle.stream import Stream
 
 
 class Full(Pattern):
-    """Every earlier code, and itself: plain causal attention, the dense baseline."""
+    """All earlier codes and the code itself: plain causal attention, the dense baseline."""
 
     name = "full"
 

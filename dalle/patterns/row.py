@@ -7,9 +7,10 @@ from dalle.stream import Stream
 
 
 class Row(Pattern):
-    """The last C + 1 codes in raster order, counting itself: the oldest is the one straight above.
+    """The last C + 1 codes in raster order, including the code itself. The oldest is the one
+    directly above.
 
-    The window slides over row ends (paper appendix B: 5 codes on a grid of 4 x 4).
+    The window slides across row ends (paper appendix B: 5 codes on a grid of 4 x 4).
     """
 
     name = "row"

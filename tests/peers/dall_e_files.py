@@ -24,13 +24,13 @@ def main(out: Path) -> None:
             path = out / f"{name}-{layout}.pkl"
             torch.save(network, path, _use_new_zipfile_serialization=zipped)
     with torch.inference_mode():
-        pictures = torch.rand(2, 3, 32, 32)
-        logits = encoder(map_pixels(pictures))
+        images = torch.rand(2, 3, 32, 32)
+        logits = encoder(map_pixels(images))
         codes = logits.argmax(dim=1)
         one_hot = torch.nn.functional.one_hot(codes, 512).permute(0, 3, 1, 2).float()
         maps = decoder(one_hot)
         decoded = unmap_pixels(torch.sigmoid(maps[:, :3]))
-    answer = {"pictures": pictures, "logits": logits, "codes": codes, "decoded": decoded}
+    answer = {"images": images, "logits": logits, "codes": codes, "decoded": decoded}
     save_file(
         {name: value.contiguous() for name, value in answer.items()}, out / "dall_e.safetensors"
     )

@@ -1,0 +1,157 @@
+"""What `sample.py` is asked for: its arguments as one object. Needs no torch."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from dalle.config import PRECISIONS, Sampling
+from dalle_lab.common.arguments import add_device
+from dalle_lab.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Request:
+    """A caption, a model, and how to sample: enough to sample each candidate again."""
+
+    text: str
+    """The caption."""
+    model: Path
+    """The model's folder."""
+    out: Path
+    """Folder to write a folder into."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How, and how many candidates."""
+    guidance: float | None = None
+    """Guidance scale; None for the model's own."""
+    rerank: bool | None = None
+    """Whether to score the candidates; None for: where there is a reranker."""
+    reranker: Path | None = None
+    """The reranker's folder; None for the model's own."""
+    top: int | None = None
+    """How many of the candidates to keep, the best first."""
+    image: Path | None = None
+    """An image of which a part is kept."""
+    keep_rows: int | None = None
+    """Rows of its codes to keep."""
+    redraw_from: tuple[int, int] | None = None
+    """Instead: row and column of the code from which a rectangle is sampled anew."""
+    memory: float = 4.0
+    """GB that caches may take."""
+    precision: str = "auto"
+    """Of the transformer's weights; auto for the one that suits the device."""
+    compile: bool = False
+    """Whether the decoding step is compiled."""
+    device: str = "auto"
+    """Where the models run."""
+    preview: bool = False
+    """Whether to write images while they are sampled."""
+    dry_run: bool = False
+    """Whether to print the cache size instead."""
+    log_likelihood: bool = False
+    """Whether to print how likely the image is instead."""
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` for options that make no sense, before anything is loaded."""
+        if self.top is not None and self.top < 1:
+            raise UserError(f"--top is {self.top}: write how many of the candidates to keep")
+        if self.top is not None and self.rerank is False:
+            raise UserError("--top keeps what the reranker likes best: leave --no-rerank out")
+        if not (self.memory > 0 and math.isfinite(self.memory)):
+            raise UserError(f"--memory is {self.memory}: write how many GB the caches may take")
+        if self.image is None and (self.keep_rows is not None or self.redraw_from is not None):
+            raise UserError("--keep-rows and --redraw-from need --image, the image to keep of")
+        if self.image is None and self.log_likelihood:
+            raise UserError("--log-likelihood needs --image, the image in question")
+        if self.keep_rows is not None and self.redraw_from is not None:
+            raise UserError("--keep-rows and --redraw-from exclude each other: give one")
+
+    @property
+    def only_asks(self) -> bool:
+        """Whether the answer is a line, and nothing is sampled."""
+        return self.log_likelihood or self.dry_run
+
+
+def parse_request(description: str | None, argv: Sequence[str] | None = None) -> Request:
+    """Return what a command line asks for.
+
+    Raises:
+        UserError: options that make no sense together; argparse itself ends with status 2.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--text", required=True, help="the caption")
+    parser.add_argument("--model", type=Path, default=Path("models/emoji"), help="model folder")
+    parser.add_argument("--candidates", type=int, default=8, help="images to sample")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="candidate k of a seed is always the same image"
+    )
+    parser.add_argument("--first", type=int, default=0, help="number of the first candidate")
+    parser.add_argument("--temperature", type=float, default=1.0, help="1 is the paper's")
+    parser.add_argument("--top-k", type=int, default=0, help="keep the k likeliest codes; 0: all")
+    parser.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest share p")
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        help="above 1 follows the caption more closely (default: 4 where the model was trained for "
+        "it, else 1, the paper's)",
+    )
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
+    parser.add_argument("--top", type=int, help="keep the best so many, as the reranker scores")
+    parser.add_argument(
+        "--rerank",
+        action=argparse.BooleanOptionalAction,
+        help="score the candidates and show the best first (default: where there is a reranker)",
+    )
+    parser.add_argument(
+        "--reranker", type=Path, help="a dual encoder's folder (default: MODEL/reranker)"
+    )
+    parser.add_argument(
+        "--preview", action="store_true", help="write preview.png anew after each row of codes"
+    )
+    _add_prompt(parser.add_argument_group("an image to start from"))
+    _add_speed(parser.add_argument_group("speed and memory"))
+    options = vars(parser.parse_args(argv))
+    if options["redraw_from"] is not None:
+        options["redraw_from"] = tuple(options["redraw_from"])
+    names = ("candidates", "seed", "first", "temperature", "top_k", "top_p")
+    sampling = Sampling(**{name: options.pop(name) for name in names})
+    if options["guidance"] is not None:
+        sampling = replace(sampling, guidance_scale=options["guidance"])
+    return Request(**options, sampling=sampling)
+
+
+def _add_prompt(kept: argparse._ArgumentGroup) -> None:
+    kept.add_argument("--image", type=Path, help="image of which a part is kept")
+    kept.add_argument("--keep-rows", type=int, help="its top rows of codes (default: half)")
+    kept.add_argument(
+        "--redraw-from",
+        type=int,
+        nargs=2,
+        metavar=("ROW", "COLUMN"),
+        help="instead: keep all of it but the codes from here to the bottom right corner",
+    )
+    kept.add_argument(
+        "--log-likelihood",
+        action="store_true",
+        help="print how likely the image is under the caption, and sample nothing",
+    )
+
+
+def _add_speed(speed: argparse._ArgumentGroup) -> None:
+    add_device(speed)
+    speed.add_argument(
+        "--memory", type=float, default=4.0, help="limit caches to so many GB; more go in batches"
+    )
+    speed.add_argument("--dry-run", action="store_true", help="print the cache size; no sampling")
+    speed.add_argument(
+        "--precision",
+        choices=("auto", *PRECISIONS),
+        default="auto",
+        help="of the transformer's weights (auto: bfloat16 on a GPU that has it, else float32)",
+    )
+    speed.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the decoding step: half a minute first, then several times faster",
+    )

@@ -1,0 +1,1 @@
+"""Errors, configs, checkpoints, images, devices: what every other room needs."""

@@ -1,0 +1,1 @@
+"""What a model is fed: sources, captions, text tokens, augmented images, batches."""

@@ -1,0 +1,1 @@
+"""Figures of sampled images: metrics, intervals, feature networks."""

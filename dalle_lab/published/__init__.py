@@ -1,0 +1,1 @@
+"""Other people's published weights, read without executing any code in them."""

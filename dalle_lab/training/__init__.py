@@ -1,0 +1,1 @@
+"""What only trains: a run, its trainer, optimisers, schedules."""

@@ -1,0 +1,100 @@
+"""The dVAE's loss (section 2.1, appendices A.2 and A.3), with its departures as named options."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dalle_lab.training.schedules import cosine
+from dvae.config import ObjectiveConfig
+from dvae.likelihood import BEST_LN_B, LIKELIHOODS
+from dvae.networks import map_pixels, one_hot
+from dvae.tokenizer import LossReport
+
+
+def gumbel_softmax(logits: Tensor, temperature: float, straight_through: bool = False) -> Tensor:
+    """Return a relaxed sample over dim 1 of [B, K, R, C] logits (section 2.1).
+
+    Gumbel noise is made from uniform numbers: on a CPU that takes a fifth of the time of the
+    exponential ones in `torch.nn.functional.gumbel_softmax`.
+    """
+    tiny = torch.finfo(logits.dtype).tiny
+    noise = -(-torch.rand_like(logits).clamp_min_(tiny).log_()).clamp_min_(tiny).log_()
+    soft = ((logits + noise) / temperature).softmax(dim=1)
+    if not straight_through:
+        return soft
+    hard = one_hot(soft.argmax(dim=1), soft.shape[1], soft.dtype)
+    return hard + soft - soft.detach()
+
+
+def negative_elb(
+    options: ObjectiveConfig,
+    images: Tensor,
+    logits: Tensor,
+    decoder: Callable[[Tensor], Tensor],
+    step: int,
+) -> LossReport:
+    """Return the negative ELB a pixel value (A.3: all over 3HW), under A.2's schedules.
+
+    Args:
+        options: weights, schedules, likelihood.
+        images: [B, 3, H, W] in [0, 1].
+        logits: the posterior's, [B, K, R, C], in float32.
+        decoder: (soft) one-hot codes [B, K, R, C] to the six maps [B, 6, H, W].
+        step: number of the update, from 0.
+    """
+    codebook_size = logits.shape[1]
+    temperature = cosine(
+        step, options.temperature_updates, options.temperature_start, options.temperature_end
+    )
+    log_q = logits.log_softmax(dim=1)
+    q = log_q.exp()
+    if options.decoder_only:
+        sample = one_hot(logits.argmax(dim=1), codebook_size, logits.dtype)
+    else:
+        sample = gumbel_softmax(logits, temperature, options.straight_through)
+    maps = decoder(sample).float()
+    mapped, mu = map_pixels(images), maps[:, :3]
+    ln_b = _ln_b(options, mapped, mu, maps[:, 3:], step)
+    nll = LIKELIHOODS[options.likelihood](mapped, mu, ln_b)
+
+    values = images[0].numel()  # 3·H·W
+    kl = math.log(codebook_size) + (q * log_q).sum(dim=1)  # nats at each grid position
+    kl_per_value = kl.sum(dim=(1, 2)).mean() / values
+    posterior_entropy = math.log(codebook_size) - kl.mean()
+    marginal = q.mean(dim=(0, 2, 3))
+    marginal_entropy = -(marginal * (marginal + 1e-10).log()).sum()
+
+    weighted = nll * ln_b.detach().mul(options.beta_nll).exp() if options.beta_nll else nll
+    kl_weight = cosine(step, options.kl_updates, 0.0, options.kl_weight)
+    total = (
+        weighted.mean()
+        + kl_weight * kl_per_value
+        - options.entropy_weight * marginal_entropy
+        + options.confidence_weight * posterior_entropy
+    )
+    bits = 1 / math.log(2)
+    return LossReport(
+        total,
+        {
+            "elb_bits": -(nll.detach().mean() + kl_per_value.detach()) * bits,
+            "nll_bits": nll.detach().mean() * bits,
+            "kl_bits": kl_per_value.detach() * bits,
+            "soft_perplexity": marginal_entropy.detach().exp(),
+            "posterior_perplexity": posterior_entropy.detach().exp(),
+            "temperature": temperature,
+            "kl_weight": kl_weight,
+        },
+    )
+
+
+def _ln_b(
+    options: ObjectiveConfig, mapped: Tensor, mu: Tensor, learned: Tensor, step: int
+) -> Tensor:
+    if options.scale == "image":
+        # At its optimum the likelihood has no gradient in b, so b may as well be detached.
+        return BEST_LN_B[options.likelihood](mapped, mu.detach())
+    if options.scale == "constant" or step < options.scale_learned_after:
+        return torch.full_like(learned, options.constant_ln_b)
+    return learned

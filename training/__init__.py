@@ -1,1 +1,0 @@
-"""What the training scripts share: configs, data, bookkeeping, checkpoints, schedules."""
