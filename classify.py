@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dalle_lab.common.arguments import add_device
-from dalle_lab.common.errors import UserError, command
-from dalle_lab.common.report import prepare_output, shown, table, write_json
+from dalle_base.common.arguments import add_device
+from dalle_base.common.errors import UserError, command
+from dalle_base.common.report import prepare_output, shown, table, write_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,7 +48,7 @@ def main() -> None:
         raise UserError(f"--top is {options.top}: write a number of at least 1")
     labels = read_labels(options.labels, options.labels_file)
     paths, named = find_images(options.images)
-    from dalle_lab.common.device import announce, choose_device, enough_memory
+    from dalle_base.common.device import announce, choose_device, enough_memory
     from dual_encoder.checkpoint import load_dual_encoder
     from dual_encoder.rank import label_features
 
@@ -88,7 +88,7 @@ def report(
         record = {"model": str(options.model), "templates": options.template, "results": results}
         write_json(options.json, record)
     if options.out:
-        from dalle_lab.common.sheets import write_sheets
+        from dalle_base.common.sheets import write_sheets
 
         under = [
             f"{row[0]:.0%} {labels[i[0]]}" for row, i in zip(best.values, best.indices, strict=True)
@@ -115,7 +115,7 @@ def read_labels(given: Sequence[str], file: Path | None) -> list[str]:
 
 def find_images(places: Sequence[Path]) -> tuple[list[Path], frozenset[Path]]:
     """Return all image files in order, once each, and those that were given by name."""
-    from dalle_lab.data.image_files import images_under
+    from dalle_base.data.image_files import images_under
 
     paths: dict[Path, None] = {}
     named = set()
@@ -154,8 +154,8 @@ def run(
     import torch
     from tqdm import tqdm
 
-    from dalle_lab.common.sheets import thumbnail
-    from dalle_lab.data.image_files import open_batches
+    from dalle_base.common.sheets import thumbnail
+    from dalle_base.data.image_files import open_batches
     from dual_encoder.rank import probabilities
 
     read: list[Path] = []

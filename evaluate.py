@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dalle.config import Sampling
-from dalle_lab.common.arguments import add_device
-from dalle_lab.common.config import read_yaml
-from dalle_lab.common.errors import UserError, command
-from dalle_lab.data.config import PathConfig
-from dalle_lab.data.sources import read_data_config
+from dalle_base.common.arguments import add_device
+from dalle_base.common.config import read_yaml
+from dalle_base.common.errors import UserError, command
+from dalle_base.data.config import PathConfig
+from dalle_base.data.sources import read_data_config
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
     from dalle.text_to_image import TextToImage
-    from dalle_lab.data.shapes.words import Split
-    from dalle_lab.data.sources.base import Source
-    from dalle_lab.evaluation.inception import Inception
-    from dalle_lab.evaluation.intervals import Interval, Score
+    from dalle_base.data.shapes.words import Split
+    from dalle_base.data.sources.base import Source
+    from dalle_evaluation.inception import Inception
+    from dalle_evaluation.intervals import Interval, Score
     from dual_encoder.ranker import Ranker
     from dvae.tokenizer import ImageTokenizer
 
@@ -78,7 +78,7 @@ def main() -> None:
         guidance_scale=options.guidance,
         batch_size=TOGETHER,
     )
-    from dalle_lab.common.device import announce, choose_device, enough_memory
+    from dalle_base.common.device import announce, choose_device, enough_memory
     from dual_encoder.checkpoint import is_dual_encoder
 
     device = choose_device(options.device)
@@ -98,7 +98,7 @@ def measure_all(
 ) -> "tuple[dict[str, float], dict[str, Score]]":
     """Return what is asked for of a tokenizer or a text-to-image model: figures, and scores."""
     from dalle.checkpoint import TOKENIZER, load_text_to_image
-    from dalle_lab.data.text import TEXT
+    from dalle_base.data.text import TEXT
     from dvae.checkpoint import load_tokenizer
 
     model: TextToImage | None = None
@@ -152,7 +152,7 @@ def load_scorers(
     Raises `UserError` for scores that cannot be had.
     """
     from dalle.checkpoint import RERANKER
-    from dalle_lab.evaluation.inception import Inception
+    from dalle_evaluation.inception import Inception
     from dual_encoder.checkpoint import load_dual_encoder
 
     if not options.scores:
@@ -174,7 +174,7 @@ def load_scorers(
 
 def open_held_out(options: argparse.Namespace) -> "Source":
     """Return the held-out images of a config."""
-    from dalle_lab.data.sources import open_sources
+    from dalle_base.data.sources import open_sources
 
     data = read_data_config(read_yaml(options.config).get("data") or {}, str(options.config))
     if options.held_out:
@@ -188,7 +188,7 @@ def open_held_out(options: argparse.Namespace) -> "Source":
 
 def on_pairs(options: argparse.Namespace, device: "torch.device") -> dict[str, float]:
     """Measure how a dual encoder finds and tells apart a config's held-out pairs."""
-    from dalle_lab.data.sources.base import captioned
+    from dalle_base.data.sources.base import captioned
     from dual_encoder.checkpoint import load_dual_encoder
     from dual_encoder.config import LossConfig
     from dual_encoder.examples import held_out_pairs
@@ -213,8 +213,8 @@ def on_held_out(
     """Measure reconstructions, and the transformer's losses, on held-out images."""
     from dalle.examples import held_out_examples
     from dalle.metrics import held_out_losses
-    from dalle_lab.data.batches import ImageDataset, all_images
-    from dalle_lab.data.sources.base import captioned
+    from dalle_base.data.batches import ImageDataset, all_images
+    from dalle_base.data.sources.base import captioned
     from dvae.metrics import measure
 
     figures = measure(
@@ -236,8 +236,8 @@ def on_scores(
     inception: "Inception | None",
 ) -> "dict[str, Score]":
     """Sample images of held-out captions and score them, beside the real ones."""
-    from dalle_lab.data.sources.base import captioned
-    from dalle_lab.evaluation.scores import choose_held_out, fid, scores
+    from dalle_base.data.sources.base import captioned
+    from dalle_evaluation.scores import choose_held_out, fid, scores
 
     source = captioned(open_held_out(options))
     held_out = choose_held_out(source, options.scores, model.tokenizer.image_size)
@@ -257,8 +257,8 @@ def exact_match_of_reconstructions(
     tokenizer: "ImageTokenizer", split: "Split", count: int
 ) -> dict[str, float]:
     """Check tokenizer reconstructions of scenes against their captions: the checker's ceiling."""
-    from dalle_lab.common.images import to_array, to_image, to_tensor
-    from dalle_lab.data.shapes import check, example, summarise
+    from dalle_base.common.images import to_array, to_image, to_tensor
+    from dalle_base.data.shapes import check, example, summarise
 
     device, results = next(tokenizer.parameters()).device, []
     for first in range(0, count, TOGETHER):
@@ -276,7 +276,7 @@ def exact_match_of_samples(
     model: "TextToImage", sampling: Sampling, split: "Split", count: int
 ) -> dict[str, float]:
     """Sample one image for each held-out caption and check it."""
-    from dalle_lab.data.shapes import check, described_scene, summarise
+    from dalle_base.data.shapes import check, described_scene, summarise
 
     captions = [described_scene(split, 1, i)[1] for i in range(count)]
     results = list(map(check, sample(model, captions, sampling), captions))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dalle.request import Request, parse_request
-from dalle_lab.common.errors import UserError, command
-from dalle_lab.common.files import prepare_folder, slug
+from dalle_base.common.errors import UserError, command
+from dalle_base.common.files import prepare_folder, slug
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ PREVIEWED = 16
 @command
 def main() -> int:
     request = parse_request(__doc__)
-    from dalle_lab.common.device import announce, choose_device, enough_memory
+    from dalle_base.common.device import announce, choose_device, enough_memory
 
     device = choose_device(request.device)
     announce(device)
@@ -42,7 +42,7 @@ def load(request: Request, device: "torch.device") -> "tuple[TextToImage, Reques
     """Return the models, and the request with the settings that the models have for it."""
     from dalle.checkpoint import RERANKER, load_text_to_image
     from dalle.memory import fitting_batch
-    from dalle_lab.common.device import choose_precision
+    from dalle_base.common.device import choose_precision
 
     request = replace(request, precision=choose_precision(request.precision, device))
     model = load_text_to_image(

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dalle_lab.common.arguments import add_device
-from dalle_lab.common.errors import UserError, command
-from dalle_lab.common.report import prepare_output, say, shown, table, write_json
+from dalle_base.common.arguments import add_device
+from dalle_base.common.errors import UserError, command
+from dalle_base.common.report import prepare_output, say, shown, table, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 @command
 def main() -> None:
     options = parse_arguments()
-    from dalle_lab.common.device import announce, choose_device, enough_memory
+    from dalle_base.common.device import announce, choose_device, enough_memory
 
     device = choose_device(options.device)
     announce(device)
@@ -119,7 +119,7 @@ def find(options: argparse.Namespace, device: object) -> None:
 
 def read_query(ranker: "Ranker", text: str | None, image: Path | None) -> "Tensor":
     """Return the features [E] of what is asked for. Raises `UserError`."""
-    from dalle_lab.common.images import UnreadableImageError, open_image
+    from dalle_base.common.images import UnreadableImageError, open_image
     from dual_encoder.rank import cut
 
     if text is not None:
@@ -135,8 +135,8 @@ def read_query(ranker: "Ranker", text: str | None, image: Path | None) -> "Tenso
 
 def write_hits(folder: Path, hits: "Sequence[Hit]", title: str) -> list[Path]:
     """Write what was found as contact sheets, scores below the images."""
-    from dalle_lab.common.images import UnreadableImageError, open_image
-    from dalle_lab.common.sheets import thumbnail, write_sheets
+    from dalle_base.common.images import UnreadableImageError, open_image
+    from dalle_base.common.sheets import thumbnail, write_sheets
 
     thumbnails, labels = [], []
     for hit in hits:

@@ -4,18 +4,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from dalle_lab.common.config import load_config
-from dalle_lab.common.errors import UserError, command
-from dalle_lab.data.config import DataConfig, TextConfig
-from dalle_lab.data.sources import SOURCES, resolve_data
-from dalle_lab.training.config import OptimiserConfig, RunConfig
+from dalle_base.common.config import load_config
+from dalle_base.common.errors import UserError, command
+from dalle_base.data.config import DataConfig, TextConfig
+from dalle_base.data.sources import SOURCES, resolve_data
+from dalle_base.training.config import OptimiserConfig, RunConfig
 from dual_encoder.config import DualEncoderConfig, LossConfig
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from dalle_lab.training.run import Run
+    from dalle_base.training.run import Run
     from dual_encoder.examples import Batch, HeldOut
     from dual_encoder.ranker import Ranker
 
@@ -65,7 +65,7 @@ class TrainDualEncoder:
 @command
 def main() -> None:
     config = load_config(TrainDualEncoder, USAGE)
-    from dalle_lab.training.run import Run
+    from dalle_base.training.run import Run
 
     with Run(config) as run:
         train(config, run)
@@ -73,11 +73,11 @@ def main() -> None:
 
 def train(config: TrainDualEncoder, run: "Run") -> None:
     """Train, measure, and keep the best model in the run's folder."""
-    from dalle_lab.common.checkpoint import load_into, read_weights
-    from dalle_lab.data.batches import ImageDataset
-    from dalle_lab.data.sources import open_sources
-    from dalle_lab.data.sources.base import captioned
-    from dalle_lab.training.trainer import Trainer
+    from dalle_base.common.checkpoint import load_into, read_weights
+    from dalle_base.data.batches import ImageDataset
+    from dalle_base.data.sources import open_sources
+    from dalle_base.data.sources.base import captioned
+    from dalle_base.training.trainer import Trainer
     from dual_encoder.checkpoint import save_dual_encoder
     from dual_encoder.examples import PairMaker, fresh_pairs, held_out_pairs
     from dual_encoder.metrics import measure
@@ -143,7 +143,7 @@ def batch_loss(
 
 def preview(run: "Run", ranker: "Ranker", held_out: "HeldOut", best: int = 7) -> None:
     """Write a grid: in each row a held-out pair, then the images that its caption finds."""
-    from dalle_lab.common.images import grid, save_image
+    from dalle_base.common.images import grid, save_image
 
     queries = range(0, len(held_out.captions), max(1, len(held_out.captions) // 8))[:8]
     features = ranker.text_features([held_out.captions[query] for query in queries])

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from dalle.config import CodesConfig, TransformerConfig
-from dalle_lab.common.config import load_config
-from dalle_lab.common.errors import command
-from dalle_lab.data.config import DataConfig, TextConfig
-from dalle_lab.data.sources import SOURCES, resolve_data
-from dalle_lab.training.config import OptimiserConfig, RunConfig
+from dalle_base.common.config import load_config
+from dalle_base.common.errors import command
+from dalle_base.data.config import DataConfig, TextConfig
+from dalle_base.data.sources import SOURCES, resolve_data
+from dalle_base.training.config import OptimiserConfig, RunConfig
 
 if TYPE_CHECKING:
     from dalle.text_to_image import TextToImage
-    from dalle_lab.data.sources.base import Source
-    from dalle_lab.training.run import Run
+    from dalle_base.data.sources.base import Source
+    from dalle_base.training.run import Run
 
 USAGE = """
 usage: python train_dalle.py [--config configs/dalle/NAME.yaml] [key=value ...]
@@ -56,7 +56,7 @@ class TrainDALLE:
 @command
 def main() -> None:
     config = load_config(TrainDALLE, USAGE)
-    from dalle_lab.training.run import Run
+    from dalle_base.training.run import Run
 
     with Run(config) as run:
         train(config, run)
@@ -69,11 +69,11 @@ def train(config: TrainDALLE, run: "Run") -> None:
     from dalle.metrics import held_out_losses
     from dalle.text_to_image import TextToImage
     from dalle.transformer import Transformer
-    from dalle_lab.common.checkpoint import load_into, read_weights
-    from dalle_lab.data.batches import ImageDataset
-    from dalle_lab.data.sources import open_sources
-    from dalle_lab.data.sources.base import captioned
-    from dalle_lab.training.trainer import Trainer
+    from dalle_base.common.checkpoint import load_into, read_weights
+    from dalle_base.data.batches import ImageDataset
+    from dalle_base.data.sources import open_sources
+    from dalle_base.data.sources.base import captioned
+    from dalle_base.training.trainer import Trainer
     from dvae.checkpoint import load_tokenizer
 
     device = run.accelerator.device
@@ -126,7 +126,7 @@ def train(config: TrainDALLE, run: "Run") -> None:
 def preview(config: TrainDALLE, run: "Run", held_out: "Source", model: "TextToImage") -> None:
     """Write a grid of what the model samples for a few captions, two candidates each."""
     from dalle.config import Sampling
-    from dalle_lab.common.images import grid, save_image
+    from dalle_base.common.images import grid, save_image
 
     few = range(min(8, len(held_out)))
     captions = config.previews or [held_out.record(i).caption or "" for i in few]

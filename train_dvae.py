@@ -4,17 +4,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from dalle_lab.common.config import load_config
-from dalle_lab.common.errors import command
-from dalle_lab.data.config import DataConfig
-from dalle_lab.data.sources import SOURCES, resolve_data
-from dalle_lab.training.config import OptimiserConfig, RunConfig
+from dalle_base.common.config import load_config
+from dalle_base.common.errors import command
+from dalle_base.data.config import DataConfig
+from dalle_base.data.sources import SOURCES, resolve_data
+from dalle_base.training.config import OptimiserConfig, RunConfig
 from dvae.kinds import SavedTokenizer, tokenizer_class
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from dalle_lab.training.run import Run
+    from dalle_base.training.run import Run
     from dvae.tokenizer import ImageTokenizer
 
 USAGE = """
@@ -46,7 +46,7 @@ class TrainDVAE(SavedTokenizer):
 @command
 def main() -> None:
     config = load_config(TrainDVAE, USAGE)
-    from dalle_lab.training.run import Run
+    from dalle_base.training.run import Run
 
     with Run(config) as run:
         train(config, run)
@@ -54,11 +54,11 @@ def main() -> None:
 
 def train(config: TrainDVAE, run: "Run") -> None:
     """Train, measure, and write the averaged tokenizer into the run's folder."""
-    from dalle_lab.common.checkpoint import load_into, read_weights
-    from dalle_lab.common.images import to_tensor
-    from dalle_lab.data.batches import ImageDataset, all_images, batches
-    from dalle_lab.data.sources import open_sources
-    from dalle_lab.training.trainer import Trainer
+    from dalle_base.common.checkpoint import load_into, read_weights
+    from dalle_base.common.images import to_tensor
+    from dalle_base.data.batches import ImageDataset, all_images, batches
+    from dalle_base.data.sources import open_sources
+    from dalle_base.training.trainer import Trainer
     from dvae.checkpoint import save_tokenizer
     from dvae.metrics import measure
 
@@ -96,7 +96,7 @@ def train(config: TrainDVAE, run: "Run") -> None:
 
 def preview(run: "Run", tokenizer: "ImageTokenizer", held_out: "list[np.ndarray]") -> None:
     """Write a grid: held-out images above, their reconstructions below."""
-    from dalle_lab.common.images import grid, save_image, to_image, to_tensor
+    from dalle_base.common.images import grid, save_image, to_image, to_tensor
 
     few = held_out[:: max(1, len(held_out) // 16)][:16]
     pixels = to_tensor(few).to(run.accelerator.device)

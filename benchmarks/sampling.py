@@ -41,7 +41,7 @@ from dalle.generate import Step, eager_step, prefill
 from dalle.precision import in_precision
 from dalle.sampling import sample_codes
 from dalle.transformer import Transformer
-from dalle_lab.common.errors import UserError, command
+from dalle_base.common.errors import UserError, command
 
 STREAMS = {"64+16x16": (64, 16), "256+32x32": (256, 32)}
 SHORT, LONG = STREAMS

@@ -24,7 +24,7 @@ import torch
 from benchmarks.measuring import ceiling, interleaved, report
 from dalle.config import TransformerConfig
 from dalle.transformer import Transformer
-from dalle_lab.training.memory import keep_freed_memory
+from dalle_base.training.memory import keep_freed_memory
 
 TEXT, GRID, BATCH = 256, 32, 2
 SIZES: dict[str, Any] = {

@@ -16,12 +16,12 @@ from dalle.config import TransformerConfig
 from dalle.precision import in_precision
 from dalle.text_to_image import TextToImage
 from dalle.transformer import Transformer
-from dalle_lab.common.checkpoint import CONFIG, load_into, read_metadata, read_weights, write_model
-from dalle_lab.common.config import read_yaml, to_yaml
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.files import write_folder
-from dalle_lab.common.schema import build
-from dalle_lab.data.text import TEXT, TextTokenizer
+from dalle_base.common.checkpoint import CONFIG, load_into, read_metadata, read_weights, write_model
+from dalle_base.common.config import read_yaml, to_yaml
+from dalle_base.common.errors import UserError
+from dalle_base.common.files import write_folder
+from dalle_base.common.schema import build
+from dalle_base.data.text import TEXT, TextTokenizer
 from dual_encoder.checkpoint import load_dual_encoder
 from dvae.checkpoint import load_tokenizer, save_tokenizer, tokenizer_fingerprint
 from dvae.kinds import SavedTokenizer

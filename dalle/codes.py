@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from dalle_lab.common.files import write_file
-from dalle_lab.common.images import to_tensor
-from dalle_lab.data.batches import ImageDataset
+from dalle_base.common.files import write_file
+from dalle_base.common.images import to_tensor
+from dalle_base.data.batches import ImageDataset
 from dvae.tokenizer import ImageTokenizer
 
 

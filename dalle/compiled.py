@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dalle.cache import Slots
 from dalle.generate import Step, decode_step
 from dalle.transformer import Transformer
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 SETTINGS: dict[str, bool] = {"freezing": True, "max_autotune": True}
 """Of PyTorch's compiler: weights are constants, and the fastest of several products is taken."""

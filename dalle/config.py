@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from dalle.patterns import PATTERNS, paper_layers
 from dalle.stream import Stream
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 BACKENDS = ("auto", "reference", "structured", "flex")
 """How attention may be computed: the names in `dalle.attention.KERNELS`, or the fastest of them."""

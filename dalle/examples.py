@@ -8,13 +8,13 @@ from torch import Tensor
 
 from dalle.codes import cached_codes, encode_images
 from dalle.config import CodesConfig
-from dalle_lab.common.config import to_yaml
-from dalle_lab.data.batches import ImageDataset, Shuffled, shown_batches, some_of
-from dalle_lab.data.captions import varied_captions, with_artist
-from dalle_lab.data.config import DataConfig
-from dalle_lab.data.sources.base import Source
-from dalle_lab.data.text import TextTokenizer
-from dalle_lab.training.run import Run
+from dalle_base.common.config import to_yaml
+from dalle_base.data.batches import ImageDataset, Shuffled, shown_batches, some_of
+from dalle_base.data.captions import varied_captions, with_artist
+from dalle_base.data.config import DataConfig
+from dalle_base.data.sources.base import Source
+from dalle_base.data.text import TextTokenizer
+from dalle_base.training.run import Run
 from dvae.checkpoint import tokenizer_fingerprint
 from dvae.tokenizer import ImageTokenizer
 

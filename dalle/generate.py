@@ -16,8 +16,8 @@ from dalle.cache import Prefill, Slots, attend_step
 from dalle.config import Sampling
 from dalle.sampling import candidate_uniforms, guide, sample_codes
 from dalle.transformer import Transformer
-from dalle_lab.common.errors import UserError
-from dalle_lab.data.text import PADDING
+from dalle_base.common.errors import UserError
+from dalle_base.data.text import PADDING
 
 TO_SAMPLE = -1
 """Stands among given codes for one that the model is to sample."""

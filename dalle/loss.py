@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from dalle_lab.data.text import PADDING
+from dalle_base.data.text import PADDING
 
 MOST_LOGITS = 2**21
 """Logits that may exist at a time: 8 MiB in float32, and some five times that in the backward pass,

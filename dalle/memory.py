@@ -4,7 +4,7 @@ import math
 
 from dalle.config import Sampling
 from dalle.transformer import Transformer
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 
 def fitting_batch(model: Transformer, memory: int, guided: bool = False, most: int = 64) -> int:

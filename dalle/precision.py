@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from dalle.config import PRECISIONS
 from dalle.transformer import Transformer
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 
 class Int8Linear(nn.Module):

@@ -13,8 +13,8 @@ from dalle.generate import TO_SAMPLE
 from dalle.record import RECORD
 from dalle.request import Request
 from dalle.text_to_image import TextToImage
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.images import UnreadableImageError, open_image
+from dalle_base.common.errors import UserError
+from dalle_base.common.images import UnreadableImageError, open_image
 
 ROUNDING = 2
 """Grey levels by which the same codes' images may differ."""

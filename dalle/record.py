@@ -12,8 +12,8 @@ from torch import Tensor
 from dalle.generate import TO_SAMPLE
 from dalle.request import Request
 from dalle.text_to_image import Samples
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.images import grid
+from dalle_base.common.errors import UserError
+from dalle_base.common.images import grid
 
 RECORD, GRID = "samples.json", "grid.png"
 

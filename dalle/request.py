@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dalle.config import PRECISIONS, Sampling
-from dalle_lab.common.arguments import add_device
-from dalle_lab.common.errors import UserError
+from dalle_base.common.arguments import add_device
+from dalle_base.common.errors import UserError
 
 
 @dataclass(frozen=True)

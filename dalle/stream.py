@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from dalle.config import Sampling
 from dalle.generate import TO_SAMPLE, Progress, Step, generate_batches
 from dalle.transformer import Transformer
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.images import centre_square, to_array, to_image, to_tensor
-from dalle_lab.data.text import TextTokenizer
+from dalle_base.common.errors import UserError
+from dalle_base.common.images import centre_square, to_array, to_image, to_tensor
+from dalle_base.data.text import TextTokenizer
 from dual_encoder.rank import similarities
 from dual_encoder.ranker import Ranker
 from dvae.tokenizer import ImageTokenizer

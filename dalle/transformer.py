@@ -15,8 +15,8 @@ from dalle.initialise import initialise
 from dalle.loss import Losses, stream_losses
 from dalle.patterns import make_pattern
 from dalle.patterns.base import Pattern
-from dalle_lab.common.errors import UserError
-from dalle_lab.data.text import PADDING
+from dalle_base.common.errors import UserError
+from dalle_base.data.text import PADDING
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys and values [B, H, n, D] to [B, H, n, D]: a pattern's attention, or a cache's."""

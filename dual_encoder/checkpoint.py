@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from dalle_lab.common.checkpoint import CONFIG, load_into, read_weights, write_model
-from dalle_lab.common.config import read_yaml, to_yaml
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.files import write_folder
-from dalle_lab.common.schema import build
-from dalle_lab.data.text import TEXT, TextTokenizer
+from dalle_base.common.checkpoint import CONFIG, load_into, read_weights, write_model
+from dalle_base.common.config import read_yaml, to_yaml
+from dalle_base.common.errors import UserError
+from dalle_base.common.files import write_folder
+from dalle_base.common.schema import build
+from dalle_base.data.text import TEXT, TextTokenizer
 from dual_encoder.config import DualEncoderConfig
 from dual_encoder.model import DualEncoder
 from dual_encoder.ranker import Ranker

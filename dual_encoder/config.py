@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 ACTIVATIONS = ("gelu", "quick_gelu")
 """Of the MLPs: exact, or the sigmoid approximation that OpenAI's weights were trained with."""

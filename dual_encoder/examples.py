@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.images import UnreadableImageError, centre_square, open_image
-from dalle_lab.data.batches import ImageDataset, Shuffled, shown_batches, some_of
-from dalle_lab.data.captions import varied_captions, with_artist
-from dalle_lab.data.sources.base import Source
-from dalle_lab.data.text import TextTokenizer
+from dalle_base.common.errors import UserError
+from dalle_base.common.images import UnreadableImageError, centre_square, open_image
+from dalle_base.data.batches import ImageDataset, Shuffled, shown_batches, some_of
+from dalle_base.data.captions import varied_captions, with_artist
+from dalle_base.data.sources.base import Source
+from dalle_base.data.text import TextTokenizer
 from dual_encoder.config import DualEncoderConfig
 from dual_encoder.text import encode_captions
 

@@ -16,11 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from dalle_lab.common.checkpoint import fingerprint
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.files import prepare_file, write_file
-from dalle_lab.common.report import shown
-from dalle_lab.data.image_files import images_under, open_batches
+from dalle_base.common.checkpoint import fingerprint
+from dalle_base.common.errors import UserError
+from dalle_base.common.files import prepare_file, write_file
+from dalle_base.common.report import shown
+from dalle_base.data.image_files import images_under, open_batches
 from dual_encoder.model import DualEncoder
 from dual_encoder.ranker import Ranker
 

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.data.text import PADDING
+from dalle_base.common.errors import UserError
+from dalle_base.data.text import PADDING
 from dual_encoder.config import DualEncoderConfig, TowerConfig
 
 LARGEST_SCALE = math.log(100)

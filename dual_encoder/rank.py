@@ -8,8 +8,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.data.text import Cut
+from dalle_base.common.errors import UserError
+from dalle_base.data.text import Cut
 from dual_encoder.ranker import Ranker
 from dual_encoder.text import SPECIAL
 

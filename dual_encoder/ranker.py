@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dalle_lab.common.images import centre_square, to_array, to_tensor
-from dalle_lab.data.text import TextTokenizer
+from dalle_base.common.images import centre_square, to_array, to_tensor
+from dalle_base.data.text import TextTokenizer
 from dual_encoder.model import DualEncoder
 from dual_encoder.text import encode_captions
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.data.text import PADDING, TextTokenizer
+from dalle_base.common.errors import UserError
+from dalle_base.data.text import PADDING, TextTokenizer
 from dual_encoder.config import DualEncoderConfig
 
 SPECIAL = 2

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from dalle_lab.common.checkpoint import CONFIG, fingerprint, load_into, read_weights, write_model
-from dalle_lab.common.config import read_yaml, to_yaml
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.files import write_folder
-from dalle_lab.common.schema import build
+from dalle_base.common.checkpoint import CONFIG, fingerprint, load_into, read_weights, write_model
+from dalle_base.common.config import read_yaml, to_yaml
+from dalle_base.common.errors import UserError
+from dalle_base.common.files import write_folder
+from dalle_base.common.schema import build
 from dvae.kinds import SavedTokenizer, tokenizer_class
 from dvae.tokenizer import ImageTokenizer
 

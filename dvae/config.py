@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 SCALES = ("learned", "constant", "image")
 LIKELIHOODS = ("logit_laplace", "gaussian")

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.registry import Registry
+from dalle_base.common.errors import UserError
+from dalle_base.common.registry import Registry
 from dvae.config import DVAEConfig
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dalle_lab.common.images import to_tensor
+from dalle_base.common.images import to_tensor
 from dvae.tokenizer import ImageTokenizer
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dalle_lab.training.schedules import cosine
+from dalle_base.training.schedules import cosine
 from dvae.config import ObjectiveConfig
 from dvae.likelihood import BEST_LN_B, LIKELIHOODS
 from dvae.networks import map_pixels, one_hot

@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from dalle.checkpoint import load_text_to_image
 from dalle.text_to_image import Samples, TextToImage
-from dalle_lab.common.errors import command
-from dalle_lab.data.shapes import check, described_scene
-from dalle_lab.data.sources import open_sources, read_data_config
-from dalle_lab.data.sources.base import captioned
+from dalle_base.common.errors import command
+from dalle_base.data.shapes import check, described_scene
+from dalle_base.data.sources import open_sources, read_data_config
+from dalle_base.data.sources.base import captioned
 from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.metrics import ranks
 from dual_encoder.ranker import Ranker

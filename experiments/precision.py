@@ -11,10 +11,10 @@ from dalle.config import PRECISIONS
 from dalle.examples import held_out_examples
 from dalle.metrics import held_out_losses
 from dalle.precision import in_precision
-from dalle_lab.common.config import read_yaml
-from dalle_lab.common.errors import command
-from dalle_lab.data.sources import open_sources, read_data_config
-from dalle_lab.data.sources.base import captioned
+from dalle_base.common.config import read_yaml
+from dalle_base.common.errors import command
+from dalle_base.data.sources import open_sources, read_data_config
+from dalle_base.data.sources.base import captioned
 
 
 @command

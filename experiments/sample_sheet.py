@@ -10,8 +10,8 @@ import torch
 
 from dalle.checkpoint import load_text_to_image
 from dalle.config import Sampling
-from dalle_lab.common.errors import command
-from dalle_lab.common.images import grid, save_image
+from dalle_base.common.errors import command
+from dalle_base.common.images import grid, save_image
 
 
 @command

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dalle_lab.common.errors import UserError, command
+from dalle_base.common.errors import UserError, command
 from dvae.checkpoint import load_tokenizer, save_tokenizer
 from dvae.model import DiscreteVAE
 

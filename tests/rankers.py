@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from dalle_lab.common.images import to_array, to_tensor
-from dalle_lab.data.text import TextTokenizer
+from dalle_base.common.images import to_array, to_tensor
+from dalle_base.data.text import TextTokenizer
 from dual_encoder.config import DualEncoderConfig, TowerConfig
 from dual_encoder.model import DualEncoder
 from dual_encoder.ranker import Ranker

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch._utils import _rebuild_tensor_v2
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.published.archives import MAGIC, PROTOCOL, named_tensors, read_archive
+from dalle_base.common.errors import UserError
+from dalle_published.archives import MAGIC, PROTOCOL, named_tensors, read_archive
 
 LAYOUTS = ("zip", "legacy", "script")
 

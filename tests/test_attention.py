@@ -17,7 +17,7 @@ from dalle.patterns import PATTERNS, make_pattern
 from dalle.patterns.base import Blocks, Pattern
 from dalle.stream import Stream
 from dalle.transformer import Transformer
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 STRUCTURED = {"two parts": two_part_attention, "one softmax": one_softmax_attention}
 GRIDS = [(4, 4), (3, 5), (5, 3), (1, 6), (6, 1), (7, 7), (1, 1)]

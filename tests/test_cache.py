@@ -12,7 +12,7 @@ from dalle.memory import fitting_batch
 from dalle.patterns import PATTERNS, make_pattern, paper_layers
 from dalle.patterns.base import Pattern
 from dalle.stream import Stream
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 PAPER = Stream(256, 32, 32)
 

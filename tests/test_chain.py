@@ -23,13 +23,13 @@ import train_dvae
 from dalle.checkpoint import load_text_to_image
 from dalle.codes import cached_codes, encode_images
 from dalle.prompt import read_codes
-from dalle_lab.common.checkpoint import read_training_state
-from dalle_lab.common.config import read_yaml
-from dalle_lab.common.images import open_image
-from dalle_lab.data.batches import ImageDataset
-from dalle_lab.data.config import AugmentConfig
-from dalle_lab.data.sources.folder import FolderSource
-from dalle_lab.training.trainer import Trainer
+from dalle_base.common.checkpoint import read_training_state
+from dalle_base.common.config import read_yaml
+from dalle_base.common.images import open_image
+from dalle_base.data.batches import ImageDataset
+from dalle_base.data.config import AugmentConfig
+from dalle_base.data.sources.folder import FolderSource
+from dalle_base.training.trainer import Trainer
 from dvae.checkpoint import load_tokenizer
 
 ROOT = Path(__file__).parents[1]

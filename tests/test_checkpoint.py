@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dalle_lab.common.checkpoint import read_training_state
-from dalle_lab.common.config import load_config
-from dalle_lab.common.errors import UserError
+from dalle_base.common.checkpoint import read_training_state
+from dalle_base.common.config import load_config
+from dalle_base.common.errors import UserError
 from dvae.checkpoint import load_tokenizer, save_tokenizer
 from dvae.config import DVAEConfig, NetworkConfig
 from dvae.kinds import KINDS, SavedTokenizer

@@ -9,7 +9,7 @@ from PIL import Image
 from rankers import colour_ranker, plain
 
 import classify
-from dalle_lab.common import report, sheets
+from dalle_base.common import report, sheets
 from dual_encoder.checkpoint import save_dual_encoder
 
 Script = Callable[..., tuple[int, str, str]]

@@ -9,7 +9,7 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 from dual_encoder.config import SAME_CAPTION, DualEncoderConfig, LossConfig, TowerConfig
 from dual_encoder.loss import contrastive_loss
 from dual_encoder.model import DualEncoder

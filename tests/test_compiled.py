@@ -10,7 +10,7 @@ from dalle.generate import eager_step, generate, prefill
 from dalle.likelihood import log_likelihood
 from dalle.precision import Int8Linear, in_precision
 from dalle.transformer import Transformer
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 
 @pytest.mark.slow

@@ -9,13 +9,13 @@ import torch
 
 from dalle.config import TransformerConfig
 from dalle.transformer import Transformer
-from dalle_lab.common.config import help_text, load_config, parse_yaml, read_yaml, to_yaml
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.schema import build, field_docs, sections, walk_fields
-from dalle_lab.data.config import AugmentConfig, DataConfig
-from dalle_lab.data.sources.folder import FolderConfig
-from dalle_lab.data.sources.hub import DatasetsConfig
-from dalle_lab.data.sources.shapes import ShapesConfig
+from dalle_base.common.config import help_text, load_config, parse_yaml, read_yaml, to_yaml
+from dalle_base.common.errors import UserError
+from dalle_base.common.schema import build, field_docs, sections, walk_fields
+from dalle_base.data.config import AugmentConfig, DataConfig
+from dalle_base.data.sources.folder import FolderConfig
+from dalle_base.data.sources.hub import DatasetsConfig
+from dalle_base.data.sources.shapes import ShapesConfig
 from dual_encoder.model import DualEncoder
 from dual_encoder.text import SPECIAL
 from dvae.kinds import tokenizer_class

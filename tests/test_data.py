@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.images import centre_square, open_image, to_array
-from dalle_lab.data.augment import augment
-from dalle_lab.data.batches import ImageDataset, Shuffled, batches
-from dalle_lab.data.captions import vary_caption
-from dalle_lab.data.config import AugmentConfig, DataConfig
-from dalle_lab.data.sources import open_sources, read_data_config
-from dalle_lab.data.sources.base import Record, captioned
-from dalle_lab.data.sources.folder import FolderConfig
-from dalle_lab.data.sources.hub import DatasetsConfig
-from dalle_lab.data.sources.shapes import ShapesConfig
+from dalle_base.common.errors import UserError
+from dalle_base.common.images import centre_square, open_image, to_array
+from dalle_base.data.augment import augment
+from dalle_base.data.batches import ImageDataset, Shuffled, batches
+from dalle_base.data.captions import vary_caption
+from dalle_base.data.config import AugmentConfig, DataConfig
+from dalle_base.data.sources import open_sources, read_data_config
+from dalle_base.data.sources.base import Record, captioned
+from dalle_base.data.sources.folder import FolderConfig
+from dalle_base.data.sources.hub import DatasetsConfig
+from dalle_base.data.sources.shapes import ShapesConfig
 
 
 def captions(config: DataConfig) -> list[str]:

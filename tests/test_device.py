@@ -15,10 +15,10 @@ from dalle.generate import decode_step, generate, prefill
 from dalle.likelihood import log_likelihood
 from dalle.sampling import guide, sample_codes
 from dalle.text_to_image import TextToImage
-from dalle_lab.common.device import choose_device, choose_precision, enough_memory
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.images import to_tensor
-from dalle_lab.data.text import PADDING, TextTokenizer
+from dalle_base.common.device import choose_device, choose_precision, enough_memory
+from dalle_base.common.errors import UserError
+from dalle_base.common.images import to_tensor
+from dalle_base.data.text import PADDING, TextTokenizer
 from dual_encoder.config import LossConfig
 from dual_encoder.loss import contrastive_loss
 from dual_encoder.ranker import Ranker

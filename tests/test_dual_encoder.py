@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.data.text import PADDING, TextTokenizer
+from dalle_base.common.errors import UserError
+from dalle_base.data.text import PADDING, TextTokenizer
 from dual_encoder.checkpoint import load_dual_encoder, save_dual_encoder
 from dual_encoder.config import DualEncoderConfig, TowerConfig
 from dual_encoder.model import DualEncoder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 from dvae.config import DVAEConfig, NetworkConfig, ObjectiveConfig
 from dvae.likelihood import BEST_LN_B, LIKELIHOODS, logit_laplace_nll
 from dvae.metrics import code_usage, measure, psnr

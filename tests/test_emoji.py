@@ -32,7 +32,7 @@ from corpora.emoji.splits import (
     TRAIN,
     split_pairs,
 )
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 ENTRIES = [
     {"hexcode": "2764-FE0F", "label": "red heart", "group": 0, "subgroup": 14, "tags": ["Love"]},

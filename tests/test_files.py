@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.files import (
+from dalle_base.common.errors import UserError
+from dalle_base.common.files import (
     check_free,
     prepare_file,
     prepare_folder,

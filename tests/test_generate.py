@@ -21,8 +21,8 @@ from dalle.generate import (
 from dalle.patterns import PATTERNS
 from dalle.sampling import candidate_uniforms, guide, sample_codes, truncate
 from dalle.transformer import Transformer
-from dalle_lab.common.errors import UserError
-from dalle_lab.data.text import PADDING
+from dalle_base.common.errors import UserError
+from dalle_base.data.text import PADDING
 
 
 def sample(model: Transformer, tokens: Tensor, given: Tensor | None = None, **options) -> Generated:

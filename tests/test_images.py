@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dalle_lab.common.images import FRAME, GAP, WHITE, grid
+from dalle_base.common.images import FRAME, GAP, WHITE, grid
 
 
 @pytest.mark.parametrize("scale", [1, 2])

@@ -10,8 +10,8 @@ from safetensors import safe_open
 
 from dalle.checkpoint import load_text_to_image, save_text_to_image
 from dalle.patterns.conv import Conv
-from dalle_lab.common.config import read_yaml
-from dalle_lab.data.shapes import described_scene, example
+from dalle_base.common.config import read_yaml
+from dalle_base.data.shapes import described_scene, example
 from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.metrics import classification
 from dvae.checkpoint import load_tokenizer

@@ -9,7 +9,7 @@ from dalle.patterns import PATTERNS, make_pattern, paper_layers
 from dalle.patterns.conv import Conv
 from dalle.patterns.draw import page, seen
 from dalle.stream import Stream
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 GRIDS = [(4, 4), (3, 5), (5, 3), (1, 6), (6, 1), (2, 2), (1, 1)]
 

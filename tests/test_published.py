@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.data.text import PADDING
-from dalle_lab.published import clip, dvae
-from dalle_lab.published.clip_vocabulary import MERGES, byte_alphabet, clip_text, find_vocabulary
-from dalle_lab.published.open_clip_config import FILE as CONFIG
+from dalle_base.common.errors import UserError
+from dalle_base.data.text import PADDING
+from dalle_published import clip, dvae
+from dalle_published.clip_vocabulary import MERGES, byte_alphabet, clip_text, find_vocabulary
+from dalle_published.open_clip_config import FILE as CONFIG
 from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.config import DualEncoderConfig, TowerConfig
 from dual_encoder.model import DualEncoder
@@ -280,7 +280,7 @@ def test_words_end_in_the_last_letter(vocabulary) -> None:
 
 
 def test_a_vocabulary_is_found_or_asked_for(tmp_path, monkeypatch, vocabulary) -> None:
-    monkeypatch.setattr("dalle_lab.published.clip_vocabulary.PACKAGES", ("clip_of_nobody",))
+    monkeypatch.setattr("dalle_published.clip_vocabulary.PACKAGES", ("clip_of_nobody",))
     with pytest.raises(UserError, match="write --vocabulary FILE"):
         find_vocabulary()
     package = tmp_path / "clip_of_nobody"

@@ -18,9 +18,9 @@ from torch import Tensor
 
 import sample
 import train_dalle
-from dalle_lab.common.errors import UserError
-from dalle_lab.published import clip, dvae
-from dalle_lab.published.clip_vocabulary import FILE, clip_text
+from dalle_base.common.errors import UserError
+from dalle_published import clip, dvae
+from dalle_published.clip_vocabulary import FILE, clip_text
 from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.model import DualEncoder
 from dual_encoder.text import encode_captions

@@ -8,7 +8,7 @@ from PIL import Image
 from rankers import COLOURS, colour_ranker, plain, untrained
 from torch.nn import functional as F
 
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 from dual_encoder import rank
 from dual_encoder.ranker import Ranker
 

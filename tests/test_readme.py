@@ -20,7 +20,7 @@ import evaluate
 import sample
 import search
 from dalle.request import parse_request
-from dalle_lab.common.config import load_config
+from dalle_base.common.config import load_config
 from train_clip import TrainDualEncoder
 from train_dalle import TrainDALLE
 from train_dvae import TrainDVAE
@@ -44,7 +44,10 @@ PARSERS: dict[str, Callable[[list[str]], Any]] = {
 }
 OTHERS = ("pip", "pytest", "venv")
 """Modules that are not ours."""
-INSTALLED = ("dalle", "dalle_lab", "dual_encoder", "dvae")
+INSTALLED = (
+    *("dalle", "dalle_base", "dalle_evaluation", "dalle_published"),
+    *("dual_encoder", "dvae"),
+)
 
 
 class Command(NamedTuple):
@@ -319,9 +322,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(tmp_path / "site")!r})
 import dalle, dvae, dual_encoder
-import dalle.checkpoint, dalle.record, dalle.prompt, dalle_lab.data.shapes
-import dalle_lab.evaluation.scores, dalle_lab.published.clip, dalle_lab.published.dvae
-import dalle_lab.training.trainer, dual_encoder.index
+import dalle.checkpoint, dalle.record, dalle.prompt, dalle_base.data.shapes
+import dalle_evaluation.scores, dalle_published.clip, dalle_published.dvae
+import dalle_base.training.trainer, dual_encoder.index
 model = dalle.checkpoint.load_text_to_image({str(ROOT / "models/shapes")!r})
 print(len(model.generate("a red circle").images))
 for name, module in sorted(sys.modules.items()):

@@ -14,10 +14,10 @@ import train_dvae
 from dalle.config import Sampling
 from dalle.generate import generate
 from dalle.patterns import PATTERNS
-from dalle_lab.data.sources import SOURCES
-from dalle_lab.evaluation.metrics import METRICS
-from dalle_lab.evaluation.scores import HeldOutImages, scores
-from dalle_lab.training.optimisers import OPTIMISERS
+from dalle_base.data.sources import SOURCES
+from dalle_base.training.optimisers import OPTIMISERS
+from dalle_evaluation.metrics import METRICS
+from dalle_evaluation.scores import HeldOutImages, scores
 from dvae.checkpoint import load_tokenizer
 from dvae.kinds import KINDS
 
@@ -78,8 +78,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from dalle_lab.data.config import DataConfig
-from dalle_lab.data.sources.base import Record
+from dalle_base.data.config import DataConfig
+from dalle_base.data.sources.base import Record
 
 
 @dataclass

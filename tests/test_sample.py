@@ -16,7 +16,7 @@ from dalle import record as recording
 from dalle.checkpoint import load_text_to_image
 from dalle.prompt import read_codes
 from dalle.text_to_image import TextToImage
-from dalle_lab.common.images import open_image
+from dalle_base.common.images import open_image
 from dual_encoder.checkpoint import save_dual_encoder
 
 Script = Callable[..., tuple[int, str, str]]

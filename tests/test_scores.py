@@ -12,14 +12,14 @@ import torch
 from rankers import COLOURS, colour_ranker, plain, untrained
 from safetensors.torch import save_file
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.data.captions import with_artist
-from dalle_lab.data.sources.folder import FolderSource
-from dalle_lab.evaluation.frechet import frechet_distance, frechet_score
-from dalle_lab.evaluation.inception import Inception
-from dalle_lab.evaluation.intervals import mean_interval
-from dalle_lab.evaluation.metrics.recall import recalled
-from dalle_lab.evaluation.scores import HeldOutImages, choose_held_out, scores
+from dalle_base.common.errors import UserError
+from dalle_base.data.captions import with_artist
+from dalle_base.data.sources.folder import FolderSource
+from dalle_evaluation.frechet import frechet_distance, frechet_score
+from dalle_evaluation.inception import Inception
+from dalle_evaluation.intervals import mean_interval
+from dalle_evaluation.metrics.recall import recalled
+from dalle_evaluation.scores import HeldOutImages, choose_held_out, scores
 
 
 def covariance(rng: np.random.Generator, size: int) -> np.ndarray:

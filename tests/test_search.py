@@ -14,7 +14,7 @@ from rankers import colour_ranker, plain, untrained
 from safetensors.numpy import load_file, save_file
 
 import search
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 from dual_encoder import index as indexing
 from dual_encoder.checkpoint import load_dual_encoder, save_dual_encoder
 from dual_encoder.index import (

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.data.shapes import (
+from dalle_base.common.errors import UserError
+from dalle_base.data.shapes import (
     COLOURS,
     HELD_OUT_PAIRS,
     PALETTE,

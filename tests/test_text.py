@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.data.text import PADDING, TextTokenizer
+from dalle_base.common.errors import UserError
+from dalle_base.data.text import PADDING, TextTokenizer
 
 CAPTIONS = [
     f"a {size} {colour} {shape} on the {side}"

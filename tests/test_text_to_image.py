@@ -14,7 +14,7 @@ from dalle.generate import TO_SAMPLE, Progress
 from dalle.likelihood import log_likelihood
 from dalle.memory import fitting_batch
 from dalle.text_to_image import Samples, TextToImage, join
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 from dual_encoder.config import DualEncoderConfig, TowerConfig
 from dual_encoder.model import DualEncoder
 from dual_encoder.rank import similarities

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 
 import evaluate
 import train_clip
-from dalle_lab.common.checkpoint import read_training_state
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.images import open_image
-from dalle_lab.data.sources.base import Subset
-from dalle_lab.data.sources.folder import FolderSource
+from dalle_base.common.checkpoint import read_training_state
+from dalle_base.common.errors import UserError
+from dalle_base.common.images import open_image
+from dalle_base.data.sources.base import Subset
+from dalle_base.data.sources.folder import FolderSource
 from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.config import LossConfig
 from dual_encoder.examples import Confusions, HeldOut, concept, held_out_pairs

@@ -11,12 +11,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.training.config import OptimiserConfig, RunConfig
-from dalle_lab.training.optimisers.muon import RMS, Muon, orthogonalised
-from dalle_lab.training.run import Run
-from dalle_lab.training.schedules import Plateau, cosine, warmup
-from dalle_lab.training.trainer import Trainer
+from dalle_base.common.errors import UserError
+from dalle_base.training.config import OptimiserConfig, RunConfig
+from dalle_base.training.optimisers.muon import RMS, Muon, orthogonalised
+from dalle_base.training.run import Run
+from dalle_base.training.schedules import Plateau, cosine, warmup
+from dalle_base.training.trainer import Trainer
 from train_dvae import TrainDVAE
 
 
@@ -170,7 +170,7 @@ def test_freed_memory_stays_with_the_process_where_asked(keep):
     code = f"""if True:
         from pathlib import Path
         import torch
-        from dalle_lab.training.memory import keep_freed_memory
+        from dalle_base.training.memory import keep_freed_memory
 
         def held():
             return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) * 1024

@@ -13,9 +13,9 @@ from dalle.config import TransformerConfig
 from dalle.loss import summed_cross_entropy
 from dalle.patterns import PATTERNS
 from dalle.transformer import Block, Transformer
-from dalle_lab.common import schema
-from dalle_lab.common.errors import UserError
-from dalle_lab.data.text import PADDING
+from dalle_base.common import schema
+from dalle_base.common.errors import UserError
+from dalle_base.data.text import PADDING
 
 PAPER_PARAMETERS = 12_292_836_992
 

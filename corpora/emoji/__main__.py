@@ -6,7 +6,7 @@ from pathlib import Path
 
 from corpora.emoji.build import build
 from corpora.emoji.card import table
-from dalle_lab.common.errors import command
+from dalle_base.common.errors import command
 
 
 @command

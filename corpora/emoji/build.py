@@ -19,7 +19,7 @@ from corpora.emoji.packages import fetch_all
 from corpora.emoji.readers import Reading, read
 from corpora.emoji.sources import LABELS, SOURCES, Source
 from corpora.emoji.splits import SPLITS, split_pairs
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 FEATURES = datasets.Features(
     {

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dalle_lab.common.errors import command
-from dalle_lab.common.files import prepare_folder
-from dalle_lab.common.images import open_image
-from dalle_lab.data.sources import read_data_config
+from dalle_base.common.errors import command
+from dalle_base.common.files import prepare_folder
+from dalle_base.common.images import open_image
+from dalle_base.data.sources import read_data_config
 
 
 def export(parquet: Path, out: Path) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 SIZE = 128
 

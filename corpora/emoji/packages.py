@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 
 def tarball_name(package: str) -> str:

@@ -1,1 +1,1 @@
-"""Scenes drawn in code, written to a folder; `dalle_lab.data.shapes` draws and checks them."""
+"""Scenes drawn in code, written to a folder; `dalle_base.data.shapes` draws and checks them."""

@@ -13,8 +13,8 @@ from typing import get_args
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from dalle_lab.common.errors import UserError, command
-from dalle_lab.data.shapes import Split, example
+from dalle_base.common.errors import UserError, command
+from dalle_base.data.shapes import Split, example
 
 PREVIEW_IMAGES = 36
 PREVIEW_COLUMNS = 6

@@ -11,8 +11,8 @@ from dalle.attention.kernel import Kernel
 from dalle.config import BACKENDS
 from dalle.patterns.base import Pattern
 from dalle.stream import Stream
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.registry import Registry
+from dalle_base.common.errors import UserError
+from dalle_base.common.registry import Registry
 
 KERNELS: Registry[type[Kernel]] = Registry(
     {

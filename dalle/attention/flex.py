@@ -9,7 +9,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from dalle.attention.kernel import Kernel
 from dalle.patterns.base import Pattern
 from dalle.stream import Stream
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 
 @cache

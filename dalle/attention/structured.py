@@ -16,7 +16,7 @@ from dalle.attention.one_softmax import one_softmax_attention
 from dalle.attention.two_part import two_part_attention
 from dalle.patterns.base import Pattern
 from dalle.stream import Stream
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 UNSEEN = -3e4
 """Added to the scores of a query that sees no code: finite, so that its outputs are, and so far

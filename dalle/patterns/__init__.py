@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dalle_lab.common.errors import UserError
-from dalle_lab.common.registry import Registry
+from dalle_base.common.errors import UserError
+from dalle_base.common.registry import Registry
 
 if TYPE_CHECKING:
     from dalle.patterns.base import Pattern

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dalle.patterns.base import Blocks, Pattern, sliding_blocks
 from dalle.stream import Stream
-from dalle_lab.common.errors import UserError
+from dalle_base.common.errors import UserError
 
 
 class Conv(Pattern):

@@ -9,7 +9,7 @@ from torch import Tensor
 from dalle.patterns import PATTERNS, make_pattern, paper_layers
 from dalle.patterns.base import Pattern
 from dalle.stream import Stream
-from dalle_lab.common.schema import field_docs
+from dalle_base.common.schema import field_docs
 
 SMALL = Stream(text_length=3, rows=4, columns=4)
 PAPER = Stream(text_length=256, rows=32, columns=32)

@@ -1,0 +1,1 @@
+"""What the three models rest on, from the bottom up: common, data, training."""

@@ -1,0 +1,235 @@
+"""A script's config: a YAML file, then `key=value` from the command line; and its help page."""
+
+import contextlib
+import dataclasses
+import functools
+import re
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from dalle_base.common.errors import UserError
+from dalle_base.common.schema import build, field_docs, overlay, rename_keys, sections, to_mapping
+
+T = TypeVar("T")
+Layer = dict[str, Any]
+BASE = "base"  # a YAML file may name another one that it changes
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose `no`, `yes` and `on` are words, and whose `2e-3` is a number (YAML 1.2)."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":bool", ":float"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_FLOAT = (
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.inf)$"
+    ),
+    list("-+0123456789."),
+)
+_Loader.add_implicit_resolver(*_FLOAT)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotes whatever text some reader, `_Loader` included, would take for another type."""
+
+
+_Dumper.add_implicit_resolver(*_FLOAT)
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what a YAML text says. Raises `yaml.YAMLError`."""
+    return yaml.load(text, _Loader)
+
+
+def read_yaml(path: Path) -> Layer:
+    """Return a YAML file as a mapping, laid over the file that its `base` key names, if any.
+
+    Raises:
+        UserError: no such file, not valid YAML, or no mapping.
+    """
+    try:
+        loaded = parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"config {path} does not exist") from None
+    except Exception as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"config {path} is not valid YAML: {first_line}") from None
+    if loaded is None:
+        loaded = {}
+    if not isinstance(loaded, dict):
+        raise UserError(f"config {path} must be a mapping of keys to values")
+    base = loaded.pop(BASE, None)
+    if base is None:
+        return loaded
+    if not isinstance(base, str):
+        raise UserError(f"config {path}: {BASE} is {base!r}; name a YAML file")
+    return overlay(read_yaml(path.parent / base), loaded)
+
+
+def to_yaml(config: Any) -> str:
+    """Return a config instance as YAML that `read_yaml` and `build` read back."""
+    return _dump(to_mapping(config))
+
+
+def _dump(value: Any, **options: Any) -> str:
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **options)
+
+
+class _Text(str):
+    """A value from the command line whose type is not yet known."""
+
+
+def parse_overrides(arguments: Sequence[str], default: Any = None) -> Layer:
+    """Return dotted `key=value` arguments as a layer of texts. Raises `UserError`.
+
+    What `default` has as a section may be given whole, as a YAML mapping: `run={updates: 7}`.
+    """
+    layer: Layer = {}
+    for argument in arguments:
+        key, separator, value = argument.partition("=")
+        if not separator or argument.startswith("-") or not all(key.split(".")):
+            raise UserError(f"argument {argument!r} is not of the form key=value; see --help")
+        nested: Any = _Text(value)
+        section = functools.reduce(
+            lambda at, part: getattr(at, part, None), key.split("."), default
+        )
+        if dataclasses.is_dataclass(section):
+            with contextlib.suppress(yaml.YAMLError):
+                nested = parse_yaml(value)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        layer = overlay(layer, nested)
+    return layer
+
+
+def read_texts(layer: Mapping[str, Any], default: Any) -> Layer:
+    """Return a layer whose texts from the command line are read as their fields' types say.
+
+    Where a field is a text the value is taken literally, `~` for the home folder alone excepted;
+    lists and mappings are written as in YAML.
+    """
+    known = dataclasses.is_dataclass(default)
+    hints = get_type_hints(type(default)) if known else {}
+    read: Layer = {}
+    for key, value in layer.items():
+        inner = getattr(default, str(key), None) if known else None
+        if isinstance(value, Mapping):
+            read[key] = read_texts(value, inner)
+        elif isinstance(value, _Text) and hints.get(key) is str:
+            home = value == "~" or value.startswith("~/")
+            read[key] = str(Path(value).expanduser()) if home else str(value)
+        elif isinstance(value, _Text) and hints.get(key) not in (int, float, bool):
+            try:
+                read[key] = parse_yaml(value) if value else str(value)
+            except yaml.YAMLError:
+                read[key] = str(value)
+        else:
+            read[key] = str(value) if isinstance(value, _Text) else value
+    return read
+
+
+def resolve(schema: type[T], layers: Sequence[Layer]) -> tuple[T, list[Layer]]:
+    """Return a schema's defaults for what the layers choose, and the layers fitted to them.
+
+    A schema may have a class method `defaults(written)`, for fields whose class depends on what
+    the user wrote (the tokenizer's kind, say), and a field's metadata a function `resolve` that
+    does the like for the layers of that field.
+    """
+    written: Layer = {}
+    for layer in layers:
+        written = overlay(written, layer)
+    make = getattr(schema, "defaults", None)
+    default = make(written) if make else schema()
+    fitted = [rename_keys(default, layer) for layer in layers]
+    for field in dataclasses.fields(default):  # type: ignore[arg-type]
+        if "resolve" in field.metadata:
+            parts = [
+                part if isinstance(part := layer.get(field.name), dict) else {} for layer in fitted
+            ]
+            chosen, parts = field.metadata["resolve"](parts)
+            setattr(default, field.name, chosen)
+            for layer, part in zip(fitted, parts, strict=True):
+                if isinstance(layer.get(field.name), dict):
+                    layer[field.name] = part
+    return default, fitted
+
+
+def from_layers(schema: type[T], layers: Sequence[Layer], source: str) -> T:
+    """Return the config that layers make of a schema. Raises `UserError`."""
+    default, fitted = resolve(schema, layers)
+    values: Layer = {}
+    for layer in fitted:
+        values = overlay(values, read_texts(layer, default))
+    return build(default, values, source)
+
+
+def load_config(schema: type[T], usage: str, argv: Sequence[str] | None = None) -> T:
+    """Return the config of a script's command line: `[--config FILE] [key=value ...]`.
+
+    `--help` prints every field and exits, with what a named file sets. Raises `UserError`.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    wants_help = [word for word in arguments if word in ("--help", "-h")]
+    arguments = [word for word in arguments if word not in wants_help]
+    layers, source = [], "command line"
+    if "--config" in arguments:
+        at = arguments.index("--config")
+        if at + 1 >= len(arguments):
+            raise UserError("--config needs the path of a YAML file")
+        source = arguments[at + 1]
+        layers.append(read_yaml(Path(source)))
+        del arguments[at : at + 2]
+    layers.append(parse_overrides(arguments, schema()))
+    if wants_help:
+        print(help_text(schema, usage, layers, source))
+        raise SystemExit(0)
+    return from_layers(schema, layers, source)
+
+
+def help_text(schema: type[Any], usage: str, layers: Sequence[Layer] = (), source: str = "") -> str:
+    """Return the help page: how to call the script, then the fields, a group for each section.
+
+    A field that the layers set shows its value there, and the default behind it.
+    """
+    default, _ = resolve(schema, layers)
+    config = from_layers(schema, layers, source) if any(layers) else default
+    lines = [usage.strip()]
+    if any(layers):
+        lines += ["", f"Values are those of {source}; the default follows where it is another."]
+    for (name, section, about), (_, plain, _) in zip(
+        sections(config), sections(default), strict=True
+    ):
+        docs = field_docs(type(section))
+        lines += ["", f"{name}: {about}" if about else name or "the whole:", ""]
+        for field in dataclasses.fields(section):
+            value, usual = getattr(section, field.name), getattr(plain, field.name)
+            if dataclasses.is_dataclass(value):
+                continue
+            shown = f"  {name}.{field.name}" if name else f"  {field.name}"
+            lines.append(f"{shown} = {_written(value)}" + _instead_of(value, usual))
+            text = docs.get(field.name, "")
+            lines += textwrap.wrap(text, 88, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def _written(value: Any) -> str:
+    """Return a value as it is written on a command line."""
+    if isinstance(value, str):
+        return value or '""'
+    return _dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+
+
+def _instead_of(value: Any, usual: Any) -> str:
+    return "" if value == usual else f"   (default: {_written(usual)})"

@@ -1,0 +1,28 @@
+"""Captions as training reads them: varied by artist and keywords."""
+
+import numpy as np
+
+from dalle_base.data.sources.base import Record, Source
+
+
+def with_artist(record: Record) -> str:
+    """Return a caption that also names the artist, where there is one."""
+    caption = record.caption or ""
+    return f"{caption}, {record.artist} style" if record.artist else caption
+
+
+def vary_caption(record: Record, rng: np.random.Generator) -> str:
+    """Return a caption for training: the caption itself or keywords, half with its artist."""
+    caption = record.caption or ""
+    if record.keywords and rng.random() < 0.25:
+        count = int(rng.integers(1, min(3, len(record.keywords)) + 1))
+        words = [str(word) for word in rng.choice(record.keywords, count, replace=False)]
+        caption = " ".join(words if rng.random() < 0.5 else [caption, *words])
+    return with_artist(record._replace(caption=caption)) if rng.random() < 0.5 else caption
+
+
+def varied_captions(source: Source, keys: list[tuple[int, int]]) -> list[str]:
+    """Return captions for training for (index, seed) keys: a pure function of them."""
+    return [
+        vary_caption(source.record(index), np.random.default_rng((seed, 1))) for index, seed in keys
+    ]

@@ -1,0 +1,105 @@
+"""One model's optimiser, step-size schedule, parameter average and step counter."""
+
+import copy
+import math
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from dalle_base.common.checkpoint import load_into
+from dalle_base.common.errors import UserError
+from dalle_base.training.config import OptimiserConfig
+from dalle_base.training.optimisers import OPTIMISERS
+from dalle_base.training.schedules import Plateau, cosine, warmup
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Trainer(Generic[M]):
+    """Trains `model`; keeps `average`, the moving average of its parameters, which is what ships.
+
+    Everything that a resumed run needs is in `state_dict`.
+    """
+
+    def __init__(
+        self,
+        model: M,
+        config: OptimiserConfig,
+        accelerator: Accelerator,
+        parameter_groups: Iterable[dict[str, Any]] | None = None,
+        hidden: Iterable[Tensor] = (),
+    ) -> None:
+        """`hidden` are the weights between hidden layers, for optimisers that ask."""
+        self.config, self.accelerator, self.step = config, accelerator, 0
+        self.average: M = copy.deepcopy(model).eval().requires_grad_(False).to(accelerator.device)
+        groups = list(parameter_groups or [{"params": model.parameters()}])
+        optimiser = OPTIMISERS[config.name](groups, list(hidden), config)
+        self.model: nn.Module = accelerator.prepare_model(model)
+        self.optimiser = accelerator.prepare_optimizer(optimiser)
+        self.plateau = Plateau(
+            config.plateau_patience, config.plateau_threshold, config.plateau_halvings
+        )
+
+    @property
+    def lr(self) -> float:
+        """Step size of the coming update."""
+        config = self.config
+        factor = warmup(self.step, config.warmup_updates)
+        if config.schedule == "cosine":
+            return factor * cosine(self.step, config.decay_updates, config.lr, config.final_lr)
+        return factor * config.lr * (self.plateau.factor if config.schedule == "plateau" else 1)
+
+    def update(self, loss: Tensor) -> float:
+        """Take one optimiser step and return the loss. Raises `UserError` if it is not finite.
+
+        The parameters are untouched by a non-finite loss, so the last good state can be saved.
+        """
+        self.accelerator.backward(loss)
+        value = loss.item()  # the update's only synchronisation, with its work queued already
+        if not math.isfinite(value):
+            self.optimiser.zero_grad(set_to_none=True)
+            raise UserError(
+                f"the loss is {value} at update {self.step}; lower optimiser.lr or set "
+                "optimiser.clip, then resume from the last checkpoint"
+            )
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.lr
+        if self.config.clip:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.config.schedule == "plateau":
+            self.plateau.update(value)
+        self.step += 1
+        if self.step % self.config.ema_every == 0:
+            self._average()
+        return value
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # A young average would remember the initialisation; this ramp forgets it.
+        taken = self.step // self.config.ema_every
+        decay = min(self.config.ema_decay, (1 + taken) / (10 + taken))
+        own = self.accelerator.unwrap_model(self.model).parameters()
+        for mean, value in zip(self.average.parameters(), own, strict=True):
+            mean.lerp_(value, 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs, tensors and plain numbers only."""
+        return {
+            "step": self.step,
+            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "plateau": self.plateau.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], average: dict[str, Tensor]) -> None:
+        """Go on from `state_dict` and the average's weights."""
+        load_into(self.accelerator.unwrap_model(self.model), state["model"], "the run's checkpoint")
+        load_into(self.average, average, "the run's checkpoint")
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.plateau.load_state_dict(state["plateau"])
+        self.step = state["step"]
