@@ -92,8 +92,7 @@ def train(config: TrainDualEncoder, run: "Run") -> None:
     encoder = DualEncoder(config.model)
     if config.init:
         load_into(encoder, read_weights(Path(config.init)), config.init)
-    groups = encoder.parameter_groups(config.optimiser.weight_decay)
-    trainer = Trainer(encoder, config.optimiser, run.accelerator, groups, encoder.hidden_weights())
+    trainer = Trainer(encoder, config.optimiser, run.accelerator)
     run.resume(trainer)
     if config.run.compile:
         encoder.compile()

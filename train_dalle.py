@@ -86,10 +86,7 @@ def train(config: TrainDALLE, run: "Run") -> None:
     transformer = Transformer(config.model)
     if config.init:
         load_into(transformer, read_weights(Path(config.init)), config.init)
-    groups = transformer.parameter_groups(config.optimiser.weight_decay)
-    trainer = Trainer(
-        transformer, config.optimiser, run.accelerator, groups, transformer.hidden_weights()
-    )
+    trainer = Trainer(transformer, config.optimiser, run.accelerator)
     run.resume(trainer)
     if config.run.compile:
         transformer.compile()

@@ -71,9 +71,7 @@ def train(config: TrainDVAE, run: "Run") -> None:
 
     if config.init:
         load_into(tokenizer, read_weights(Path(config.init)), config.init)
-    trainer = Trainer(
-        tokenizer, config.optimiser, run.accelerator, hidden=tokenizer.hidden_weights()
-    )
+    trainer = Trainer(tokenizer, config.optimiser, run.accelerator)
     run.resume(trainer)
     if config.run.compile:
         tokenizer.compile_networks()

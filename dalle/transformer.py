@@ -68,6 +68,8 @@ class Transformer(nn.Module):
     Raises `UserError` for a config that makes no model.
     """
 
+    tables = ("start", "text_position", "text_padding")
+
     def __init__(self, config: TransformerConfig) -> None:
         config.validate()
         super().__init__()
@@ -202,13 +204,3 @@ class Transformer(nn.Module):
     def hidden_weights(self) -> list[Tensor]:
         """The matrices between hidden layers: all but those of the two heads."""
         return [m.weight for m in self.blocks.modules() if isinstance(m, nn.Linear)]
-
-    def parameter_groups(self, weight_decay: float) -> list[dict]:
-        """Two groups for an optimiser: matrices decay; gains, biases and embeddings do not."""
-        matrices = {m.weight for m in self.modules() if isinstance(m, nn.Linear)}
-        rest = [p for p in self.parameters() if p not in matrices]
-        decayed = [p for p in self.parameters() if p in matrices]
-        return [
-            {"params": decayed, "weight_decay": weight_decay},
-            {"params": rest, "weight_decay": 0.0},
-        ]

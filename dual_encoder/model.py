@@ -130,6 +130,8 @@ class Tower(nn.Module):
 class VisionTransformer(nn.Module):
     """The image tower: patches and a class token, whose output is projected."""
 
+    tables = ("class_embedding", "positional_embedding")
+
     def __init__(self, config: DualEncoderConfig) -> None:
         super().__init__()
         width, patch = config.vision.width, config.patch_size
@@ -190,6 +192,7 @@ class DualEncoder(nn.Module):
 
     mean: Tensor
     std: Tensor
+    tables = ("positional_embedding",)
 
     def __init__(self, config: DualEncoderConfig) -> None:
         config.validate()
@@ -281,12 +284,3 @@ class DualEncoder(nn.Module):
         """The matrices between hidden layers, which some optimisers treat apart."""
         attention = [m.in_proj_weight for m in self.modules() if isinstance(m, Attention)]
         return attention + [m.weight for m in self.modules() if isinstance(m, nn.Linear)]
-
-    def parameter_groups(self, weight_decay: float) -> list[dict]:
-        """Two groups for an optimiser: gains, biases and the scale do not decay (section 2.5)."""
-        decayed = [p for p in self.parameters() if p.ndim > 1]
-        rest = [p for p in self.parameters() if p.ndim <= 1]
-        return [
-            {"params": decayed, "weight_decay": weight_decay},
-            {"params": rest, "weight_decay": 0.0},
-        ]

@@ -269,15 +269,15 @@ def test_hidden_weights_are_all_convolutions_but_those_at_pixels_and_codes() -> 
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
 def test_a_compiled_decoder_passes_on_the_gradient_of_an_eager_one_in_bfloat16() -> None:
     torch.manual_seed(0)
-    decoder = Decoder(NetworkConfig(32, 2, 1, 2, 32, attention=True), 64)
+    tokenizer = DiscreteVAE(DVAEConfig(16, 8, 64, NetworkConfig(32, 2, 1, 2, 32, attention=True)))
     codes = torch.randn(4, 64, 8, 8).softmax(dim=1).contiguous(memory_format=torch.channels_last)
     gradients = []
     for compiled in (False, True):
         if compiled:
-            decoder.compile()
+            tokenizer.compile_networks()
         sample = codes.clone().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16):
-            maps = decoder(sample).float()
+            maps = tokenizer.decoder(sample).float()
         (maps * torch.linspace(-1, 1, maps.numel()).view_as(maps)).sum().backward()
         gradients.append(sample.grad)
     plain, fast = gradients

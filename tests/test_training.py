@@ -9,14 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from builders import build
+from rankers import untrained
 from torch import nn
 
 from dalle_base.common.errors import UserError
 from dalle_base.training.config import OptimiserConfig, RunConfig
+from dalle_base.training.decay import decay_groups
 from dalle_base.training.optimisers.muon import RMS, Muon, orthogonalised
 from dalle_base.training.run import Run
 from dalle_base.training.schedules import Plateau, cosine, warmup
 from dalle_base.training.trainer import Trainer
+from dvae.config import DVAEConfig, NetworkConfig
+from dvae.model import DiscreteVAE
 from train_dvae import TrainDVAE
 
 
@@ -124,21 +129,27 @@ def test_muon_steps_hidden_weights_by_their_momentum_and_the_rest_as_adamw() -> 
         assert torch.equal(ours, theirs)
 
 
+class OneHidden(nn.Sequential):
+    """Two layers, of which the first is between hidden ones."""
+
+    def hidden_weights(self) -> list[torch.Tensor]:
+        return [next(self.parameters())]
+
+
 def test_the_trainer_gives_muon_the_hidden_weights_and_resumes_its_momentum() -> None:
     def make() -> Trainer[nn.Sequential]:
         torch.manual_seed(0)
-        first = nn.Linear(3, 4)
-        model = nn.Sequential(first, nn.Linear(4, 2))
-        config = OptimiserConfig(name="muon", lr=0.1, schedule="constant")
-        groups = [{"params": model.parameters(), "weight_decay": 0.1}]
-        return Trainer(model, config, Accelerator(cpu=True), groups, [first.weight])
+        model = OneHidden(nn.Linear(3, 4), nn.Linear(4, 2))
+        config = OptimiserConfig(name="muon", lr=0.1, schedule="constant", weight_decay=0.1)
+        return Trainer(model, config, Accelerator(cpu=True))
 
     def train(trained: Trainer[nn.Sequential]) -> None:
         trained.update(trained.model(torch.linspace(-1, 1, 6).view(2, 3)).square().sum())
 
     whole, first, second = make(), make(), make()
-    flags = [(len(g["params"]), g["orthogonal"]) for g in whole.optimiser.param_groups]
-    assert flags == [(1, True), (3, False)]
+    groups = whole.optimiser.param_groups
+    flags = [(len(g["params"]), g["orthogonal"], g["weight_decay"]) for g in groups]
+    assert flags == [(1, True, 0.1), (1, False, 0.1), (2, False, 0.0)]
     for trained in (whole, whole, first):
         train(trained)
     second.load_state_dict(first.state_dict(), first.average.state_dict())
@@ -184,3 +195,45 @@ def test_freed_memory_stays_with_the_process_where_asked(keep):
     """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert (int(done.stdout) > 150_000_000) == keep
+
+
+@pytest.mark.parametrize("kind", ["transformer", "tokenizer", "dual encoder"])
+def test_matrices_decay_and_nothing_else_does(kind: str) -> None:
+    """One rule for all models: biases, gains and what is looked up stay as they are."""
+    network = NetworkConfig(width=8, groups=2, blocks=1, norm="group", attention=True)
+    models = {
+        "transformer": lambda: build(layers=["row", "conv"]),
+        "tokenizer": lambda: DiscreteVAE(DVAEConfig(8, 4, 5, network)),
+        "dual encoder": lambda: untrained().model,
+    }
+    kept = {
+        "transformer": {"start", "text_position", "text_padding", "row_embedding.weight"},
+        "tokenizer": {"encoder.blocks.input.b", "decoder.blocks.group_1.attention.norm.weight"},
+        "dual encoder": {
+            *("logit_scale", "token_embedding.weight", "positional_embedding"),
+            *("visual.class_embedding", "visual.positional_embedding", "ln_final.weight"),
+        },
+    }
+    decays = {
+        "transformer": {"text_head.weight", "blocks.0.attention.qkv.weight"},
+        "tokenizer": {"encoder.blocks.input.w", "decoder.blocks.output.conv.w"},
+        "dual encoder": {
+            *("visual.conv1.weight", "visual.proj", "text_projection"),
+            "transformer.resblocks.0.attn.in_proj_weight",
+        },
+    }
+    model = models[kind]()
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    matrices, rest = ([names[p] for p in g["params"]] for g in decay_groups(model, 0.1))
+    assert sorted([*matrices, *rest]) == sorted(names.values())
+    assert kept[kind] <= set(rest)
+    assert decays[kind] <= set(matrices)
+    assert not [name for name in matrices if name.endswith(("bias", ".b"))]
+
+
+def test_a_checkpoint_with_other_groups_is_refused_in_a_line() -> None:
+    trainer = Trainer(nn.Linear(2, 2), OptimiserConfig(), Accelerator(cpu=True))
+    state = trainer.state_dict()
+    state["optimiser"] = torch.optim.AdamW(nn.Linear(2, 2).parameters()).state_dict()
+    with pytest.raises(UserError, match="start from its weights with init="):
+        trainer.load_state_dict(state, trainer.average.state_dict())

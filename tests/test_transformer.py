@@ -16,6 +16,7 @@ from dalle.transformer import Block, Transformer
 from dalle_base.common import schema
 from dalle_base.common.errors import UserError
 from dalle_base.data.text import PADDING
+from dalle_base.training.decay import decay_groups
 
 PAPER_PARAMETERS = 12_292_836_992
 
@@ -237,7 +238,7 @@ def test_every_parameter_is_trained_in_one_group():
     model.loss(tokens, codes).total.backward()
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
-    decayed, rest = model.parameter_groups(0.045)
+    decayed, rest = decay_groups(model, 0.045)
     assert decayed["weight_decay"] == 0.045
     assert rest["weight_decay"] == 0
     names = {id(p): name for name, p in model.named_parameters()}
@@ -326,7 +327,7 @@ def test_memorises_four_sequences():
     tokens, codes = inputs(model, batch=4)
     tokens[:, 0] = torch.arange(4)  # so that captions tell the images apart
     tokens[0, 2] = PADDING
-    optimiser = torch.optim.AdamW(model.parameter_groups(0.0), lr=5e-3)
+    optimiser = torch.optim.AdamW(decay_groups(model, 0.0), lr=5e-3)
     for _ in range(150):
         loss = model.loss(tokens, codes)
         optimiser.zero_grad()

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from dalle_base.common.checkpoint import load_into
 from dalle_base.common.errors import UserError
 from dalle_base.training.config import OptimiserConfig
+from dalle_base.training.decay import decay_groups
 from dalle_base.training.optimisers import OPTIMISERS
 from dalle_base.training.schedules import Plateau, cosine, warmup
 
@@ -24,19 +24,13 @@ class Trainer(Generic[M]):
     Everything that a resumed run needs is in `state_dict`.
     """
 
-    def __init__(
-        self,
-        model: M,
-        config: OptimiserConfig,
-        accelerator: Accelerator,
-        parameter_groups: Iterable[dict[str, Any]] | None = None,
-        hidden: Iterable[Tensor] = (),
-    ) -> None:
-        """`hidden` are the weights between hidden layers, for optimisers that ask."""
+    def __init__(self, model: M, config: OptimiserConfig, accelerator: Accelerator) -> None:
+        """`model` may have `hidden_weights`, for optimisers that treat these apart."""
         self.config, self.accelerator, self.step = config, accelerator, 0
         self.average: M = copy.deepcopy(model).eval().requires_grad_(False).to(accelerator.device)
-        groups = list(parameter_groups or [{"params": model.parameters()}])
-        optimiser = OPTIMISERS[config.name](groups, list(hidden), config)
+        groups = decay_groups(model, config.weight_decay)
+        hidden = getattr(model, "hidden_weights", list)()
+        optimiser = OPTIMISERS[config.name](groups, hidden, config)
         self.model: nn.Module = accelerator.prepare_model(model)
         self.optimiser = accelerator.prepare_optimizer(optimiser)
         self.plateau = Plateau(
@@ -100,6 +94,12 @@ class Trainer(Generic[M]):
         """Go on from `state_dict` and the average's weights."""
         load_into(self.accelerator.unwrap_model(self.model), state["model"], "the run's checkpoint")
         load_into(self.average, average, "the run's checkpoint")
-        self.optimiser.load_state_dict(state["optimiser"])
+        try:
+            self.optimiser.load_state_dict(state["optimiser"])
+        except ValueError:
+            raise UserError(
+                "the run's checkpoint was written by a version whose parameters were grouped "
+                "otherwise: start from its weights with init=... in another run.out"
+            ) from None
         self.plateau.load_state_dict(state["plateau"])
         self.step = state["step"]
