@@ -16,7 +16,8 @@ from torch import nn
 from dalle_base.common.errors import UserError
 from dalle_base.training.config import OptimiserConfig, RunConfig
 from dalle_base.training.decay import decay_groups
-from dalle_base.training.optimisers.muon import RMS, Muon, orthogonalised
+from dalle_base.training.optimisers import muon as muon_module
+from dalle_base.training.optimisers.muon import RMS, Muon, orthogonalised, product_type
 from dalle_base.training.run import Run
 from dalle_base.training.schedules import Plateau, cosine, warmup
 from dalle_base.training.trainer import Trainer
@@ -237,3 +238,18 @@ def test_a_checkpoint_with_other_groups_is_refused_in_a_line() -> None:
     state["optimiser"] = torch.optim.AdamW(nn.Linear(2, 2).parameters()).state_dict()
     with pytest.raises(UserError, match="start from its weights with init="):
         trainer.load_state_dict(state, trainer.average.state_dict())
+
+
+def test_muon_multiplies_in_the_type_that_the_device_is_fast_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    matrix = torch.randn(6, 30, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(muon_module, "product_type", lambda _, dtype=dtype: dtype)
+        found[dtype] = orthogonalised(matrix)
+        singular = torch.linalg.svdvals(found[dtype])
+        assert 0.6 < singular.min() <= singular.max() < 1.3
+        assert found[dtype].dtype == torch.float32
+    torch.testing.assert_close(found[torch.float32], found[torch.bfloat16], atol=0.05, rtol=0)
+    assert product_type("cuda") == torch.bfloat16

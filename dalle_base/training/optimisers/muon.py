@@ -1,5 +1,6 @@
 """Muon for the weights between hidden layers, AdamW for all others."""
 
+import functools
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
@@ -15,13 +16,21 @@ RMS = 0.2
 """Root mean square of an AdamW step of size 1, which a Muon step is scaled to (Liu et al. 2025)."""
 
 
+@functools.cache
+def product_type(device: str) -> torch.dtype:
+    """The type in which a kind of device multiplies matrices fastest, bfloat16 or float32."""
+    fast = device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
     """Return a matrix [n, m] with its singular values brought near 1, by Newton-Schulz iteration.
 
-    In bfloat16, whose errors are far below those of the iteration's own end (0.7 to 1.2).
+    In bfloat16 where the device has units for it: its errors are far below those of the iteration's
+    own end (0.7 to 1.2). Elsewhere it would be slow, so float32 takes its place.
     """
     a, b, c = NEWTON_SCHULZ
-    x = matrix.to(torch.bfloat16)
+    x = matrix.to(product_type(matrix.device.type))
     wide = x.shape[0] <= x.shape[1]
     x = x if wide else x.T
     x = x / (x.norm() + 1e-7)  # no singular value above 1
