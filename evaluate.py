@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from dalle.config import Sampling
 from dalle_base.common.arguments import add_device
-from dalle_base.common.config import read_yaml
 from dalle_base.common.errors import UserError, command
 from dalle_base.data.config import PathConfig
-from dalle_base.data.sources import read_data_config
+from dalle_base.data.sources import data_of
 
 if TYPE_CHECKING:
     import torch
@@ -176,7 +175,7 @@ def open_held_out(options: argparse.Namespace) -> "Source":
     """Return the held-out images of a config."""
     from dalle_base.data.sources import open_sources
 
-    data = read_data_config(read_yaml(options.config).get("data") or {}, str(options.config))
+    data = data_of(options.config)
     if options.held_out:
         if not isinstance(data, PathConfig):
             raise UserError(

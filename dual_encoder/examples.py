@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     concepts: Tensor
     """int64 [B], see `concept`."""
     wrong: Tensor
-    """Token ids [B, T] of captions that are nearly right, see `confused`; [0, T] without lists."""
+    """Token ids [B, T] of captions that are nearly right (`Confusions`); [0, T] without lists."""
 
 
 class HeldOut(NamedTuple):
@@ -135,7 +135,7 @@ def fresh_pairs(
 def held_out_pairs(source: Source, size: int, limit: int) -> HeldOut:
     """Return at most `limit` (0: all) pairs, images as `Ranker.image_features` cuts them.
 
-    ImageDataset that cannot be read are left out. Raises `UserError` if none can.
+    Those that cannot be read are left out. Raises `UserError` if none can.
     """
     subset, squares, read = some_of(source, limit), [], []
     for index in range(len(subset)):

@@ -11,9 +11,8 @@ from dalle.config import PRECISIONS
 from dalle.examples import held_out_examples
 from dalle.metrics import held_out_losses
 from dalle.precision import in_precision
-from dalle_base.common.config import read_yaml
 from dalle_base.common.errors import command
-from dalle_base.data.sources import open_sources, read_data_config
+from dalle_base.data.sources import data_of, open_sources
 from dalle_base.data.sources.base import captioned
 
 
@@ -27,7 +26,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     model = load_text_to_image(options.model)
-    data = read_data_config(read_yaml(options.config).get("data") or {}, str(options.config))
+    data = data_of(options.config)
     length = model.transformer.config.text_length
     source = captioned(open_sources(data)[1])
     examples = held_out_examples(

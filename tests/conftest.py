@@ -39,12 +39,6 @@ def image_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def picture_folder(image_folder: Path) -> Path:
-    """Another name of `image_folder`."""
-    return image_folder
-
-
-@pytest.fixture
 def run_script(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:

@@ -13,6 +13,7 @@ from dalle_base.common.config import help_text, load_config, parse_yaml, read_ya
 from dalle_base.common.errors import UserError
 from dalle_base.common.schema import build, field_docs, sections, walk_fields
 from dalle_base.data.config import AugmentConfig, DataConfig
+from dalle_base.data.sources import data_of
 from dalle_base.data.sources.folder import FolderConfig
 from dalle_base.data.sources.hub import DatasetsConfig
 from dalle_base.data.sources.shapes import ShapesConfig
@@ -470,3 +471,16 @@ def test_what_is_wrong_in_a_file_is_one_line_that_names_file_and_key(
         load_config(TrainDALLE, "", ["--config", str(path)])
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_may_have_another_source_than_its_base(tmp_path: Path) -> None:
+    """What the base says of its own source goes with that source."""
+    base = Path(__file__).parents[1] / "configs/dalle/emoji.yaml"
+    lines = f"base: {base}\ndata: {{source: folder, path: mine}}\n"
+    (tmp_path / "own.yaml").write_text(lines)
+    config = load_config(TrainDALLE, "", ["--config", str(tmp_path / "own.yaml")])
+    assert type(config.data).__name__ == "FolderConfig"
+    assert vars(config.data)["path"] == "mine"
+    assert vars(config.data)["held_out_path"] == ""
+    assert config.data.augment.colour == 0.1
+    assert data_of(tmp_path / "own.yaml") == config.data

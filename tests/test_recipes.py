@@ -135,7 +135,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str],
 
 
 @pytest.fixture
-def train(tmp_path: Path, picture_folder: Path, run_script) -> Callable[..., Path]:
+def train(tmp_path: Path, image_folder: Path, run_script) -> Callable[..., Path]:
     """Trains a tokenizer for two updates; returns its folder."""
 
     def run(*overrides: str) -> Path:
@@ -166,8 +166,8 @@ def test_a_pattern_with_an_option_trains_and_samples(toy, monkeypatch) -> None:
         assert torch.equal(model.logits(tokens, sampled.codes)[1].argmax(dim=-1), sampled.codes)
 
 
-def test_a_tokenizer_trains_and_loads(grey, train, picture_folder) -> None:
-    folder = train("tokenizer=grey", "model.levels=6", f"data.path={picture_folder}")
+def test_a_tokenizer_trains_and_loads(grey, train, image_folder) -> None:
+    folder = train("tokenizer=grey", "model.levels=6", f"data.path={image_folder}")
     tokenizer, saved = load_tokenizer(folder)
     assert type(tokenizer).__name__ == "Grey"
     assert saved.model.levels == tokenizer.vocab_size == 6
@@ -182,10 +182,10 @@ def test_a_source_has_options_of_its_own(grey, toy, train, monkeypatch, run_scri
     assert "data.path is no option of data.source=plain" in error
 
 
-def test_an_optimiser_moves_weights(grey, toy, train, picture_folder, monkeypatch) -> None:
+def test_an_optimiser_moves_weights(grey, toy, train, image_folder, monkeypatch) -> None:
     toy("toy_optimiser", OPTIMISER)
     monkeypatch.setitem(OPTIMISERS.places, "sgd", "toy_optimiser:make")
-    chosen = ("tokenizer=grey", f"data.path={picture_folder}", "optimiser.name=sgd")
+    chosen = ("tokenizer=grey", f"data.path={image_folder}", "optimiser.name=sgd")
     folder = train(*chosen, "optimiser.lr=0.5")
     assert load_tokenizer(folder)[0].state_dict()["gain"] != 1
 

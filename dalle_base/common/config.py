@@ -54,7 +54,18 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(path: Path) -> Layer:
-    """Return a YAML file as a mapping, laid over the file that its `base` key names, if any.
+    """Return a YAML file as one mapping, laid over the file that its `base` key names, if any.
+
+    Raises `UserError` as `read_layers` does.
+    """
+    merged: Layer = {}
+    for layer in read_layers(path):
+        merged = overlay(merged, layer)
+    return merged
+
+
+def read_layers(path: Path) -> list[Layer]:
+    """Return a YAML file as a mapping, after those of the files that its `base` key leads to.
 
     Raises:
         UserError: no such file, not valid YAML, or no mapping.
@@ -72,10 +83,10 @@ def read_yaml(path: Path) -> Layer:
         raise UserError(f"config {path} must be a mapping of keys to values")
     base = loaded.pop(BASE, None)
     if base is None:
-        return loaded
+        return [loaded]
     if not isinstance(base, str):
         raise UserError(f"config {path}: {BASE} is {base!r}; name a YAML file")
-    return overlay(read_yaml(path.parent / base), loaded)
+    return [*read_layers(path.parent / base), loaded]
 
 
 def to_yaml(config: Any) -> str:
@@ -189,7 +200,7 @@ def load_config(schema: type[T], usage: str, argv: Sequence[str] | None = None) 
         if at + 1 >= len(arguments):
             raise UserError("--config needs the path of a YAML file")
         source = arguments[at + 1]
-        layers.append(read_yaml(Path(source)))
+        layers += read_layers(Path(source))
         del arguments[at : at + 2]
     layers.append(parse_overrides(arguments, schema()))
     if wants_help:

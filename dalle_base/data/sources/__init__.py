@@ -6,10 +6,12 @@ function from the config to the training and the held-out source. It need not im
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from dalle_base.common.config import read_layers
 from dalle_base.common.registry import Registry
-from dalle_base.common.schema import build
+from dalle_base.common.schema import build, overlay
 from dalle_base.data.config import DataConfig, adapt_layers
 from dalle_base.data.sources.base import Source
 
@@ -39,8 +41,20 @@ def resolve_data(
 
 def read_data_config(values: Mapping[str, Any], source: str) -> DataConfig:
     """Return the `data` part of a config. Raises `UserError`; `source` names the config there."""
-    default, (fitted,) = resolve_data([values])
-    return build(default, fitted, source)
+    return _lay([values], source)
+
+
+def data_of(path: Path) -> DataConfig:
+    """Return the `data` part of a config file. Raises `UserError`."""
+    return _lay([layer.get("data") or {} for layer in read_layers(path)], str(path))
+
+
+def _lay(layers: Sequence[Mapping[str, Any]], source: str) -> DataConfig:
+    default, fitted = resolve_data(layers)
+    values: dict[str, Any] = {}
+    for layer in fitted:
+        values = overlay(values, layer)
+    return build(default, values, source)
 
 
 def open_sources(config: DataConfig) -> tuple[Source, Source]:
