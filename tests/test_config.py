@@ -157,7 +157,7 @@ def test_what_help_shows_can_be_typed(path: Path, capsys: pytest.CaptureFixture)
 def test_help_has_a_group_for_each_section_with_what_it_is(capsys: pytest.CaptureFixture) -> None:
     page = help_page(capsys, TrainDALLE)
     for name, section, doc in sections(TrainDALLE()):
-        heading = f"\n\n{name}: {doc}\n\n" if name else "\n\nthe whole:\n\n"
+        heading = f"\n\n{name}: {doc}\n\n" if name else "\n\ngeneral:\n\n"
         assert page.count(heading) == 1
         group = re.split(r"\n\n\S", page.split(heading)[1])[0]
         prefix = f"{name}." if name else ""
@@ -171,7 +171,7 @@ def test_help_shows_what_a_file_and_overrides_set_against_the_defaults(
     path = tmp_path / "mine.yaml"
     path.write_text("run: {updates: 7, seed: 0}\ndata: {source: shapes}\ntokenizer: a b\n")
     page = help_page(capsys, TrainDALLE, "--config", str(path), "run.batch_size=3")
-    assert f"Values are those of {path}" in page
+    assert f"Values come from {path}" in page
     changed = re.findall(r"^  (.*) \(default: (.*)\)$", page, re.MULTILINE)
     assert {tuple(map(str.strip, pair)) for pair in changed} == {
         ("tokenizer = a b", "runs/dvae/tokenizer"),

@@ -218,12 +218,12 @@ def help_text(schema: type[Any], usage: str, layers: Sequence[Layer] = (), sourc
     config = from_layers(schema, layers, source) if any(layers) else default
     lines = [usage.strip()]
     if any(layers):
-        lines += ["", f"Values are those of {source}; the default follows where it is another."]
+        lines += ["", f"Values come from {source}; where the default differs, it follows in brackets."]
     for (name, section, about), (_, plain, _) in zip(
         sections(config), sections(default), strict=True
     ):
         docs = field_docs(type(section))
-        lines += ["", f"{name}: {about}" if about else name or "the whole:", ""]
+        lines += ["", f"{name}: {about}" if about else name or "general:", ""]
         for field in dataclasses.fields(section):
             value, usual = getattr(section, field.name), getattr(plain, field.name)
             if dataclasses.is_dataclass(value):
