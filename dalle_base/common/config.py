@@ -218,7 +218,7 @@ def help_text(schema: type[Any], usage: str, layers: Sequence[Layer] = (), sourc
     config = from_layers(schema, layers, source) if any(layers) else default
     lines = [usage.strip()]
     if any(layers):
-        lines += ["", f"Values come from {source}; where the default differs, it follows in brackets."]
+        lines += ["", f"Values come from {source}; a default that differs follows in brackets."]
     for (name, section, about), (_, plain, _) in zip(
         sections(config), sections(default), strict=True
     ):
