@@ -51,10 +51,6 @@ class Stream:
         """Whether a position reads text (BOS counts as text)."""
         return position < self.text_inputs
 
-    def is_image(self, position: Tensor) -> Tensor:
-        """Whether a position reads an image code."""
-        return position >= self.text_inputs
-
     def raster(self, position: Tensor) -> Tensor:
         """The 0-based raster index of the code read at a position; negative for text positions."""
         return position - self.text_inputs

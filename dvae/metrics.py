@@ -18,11 +18,6 @@ def decibels(error: Tensor) -> Tensor:
     return -10 * error.clamp_min(1e-10).log10()
 
 
-def psnr(images: Tensor, others: Tensor) -> Tensor:
-    """Return each image's peak signal-to-noise ratio in dB; both are [B, 3, H, W] in [0, 1]."""
-    return decibels(squared_error(images, others))
-
-
 def code_usage(codes: Tensor, vocab_size: int) -> dict[str, float]:
     """Return the perplexity of the marginal distribution of codes and the share of codes in use."""
     counts = torch.bincount(codes.flatten(), minlength=vocab_size).double()

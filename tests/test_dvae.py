@@ -11,7 +11,7 @@ import torch
 from dalle_base.common.errors import UserError
 from dvae.config import DVAEConfig, NetworkConfig, ObjectiveConfig
 from dvae.likelihood import BEST_LN_B, LIKELIHOODS, logit_laplace_nll
-from dvae.metrics import code_usage, measure, psnr
+from dvae.metrics import code_usage, decibels, measure, squared_error
 from dvae.model import DiscreteVAE
 from dvae.networks import Block, Decoder, Encoder, map_pixels, unmap_pixels
 from dvae.objective import gumbel_softmax
@@ -217,7 +217,7 @@ def test_decoder_only_training_keeps_the_codes() -> None:
 
 def test_psnr_and_usage() -> None:
     images = torch.zeros(1, 3, 4, 4)
-    assert psnr(images, images + 0.1).item() == pytest.approx(20, abs=1e-3)
+    assert decibels(squared_error(images, images + 0.1)).item() == pytest.approx(20, abs=1e-3)
     usage = code_usage(torch.tensor([[0, 0], [1, 1]]), 8)
     assert usage["perplexity"] == pytest.approx(2)
     assert usage["codes_used"] == 0.25
@@ -230,7 +230,9 @@ def test_measure_uses_hard_codes_of_all_images() -> None:
     whole = measure(model, images)
     assert measure(model, images, batch_size=2) == pytest.approx(whole)
     pixels = torch.from_numpy(np.stack(images)).float() / 255
-    assert whole["psnr"] == pytest.approx(psnr(pixels, model.reconstruct(pixels)).mean().item())
+    assert whole["psnr"] == pytest.approx(
+        decibels(squared_error(pixels, model.reconstruct(pixels))).mean().item()
+    )
 
 
 def test_an_impossible_grid_names_the_key_and_the_fix() -> None:

@@ -125,7 +125,6 @@ def test_stream_layout():
     assert stream.length == 3 + 10
     assert stream.text_inputs == 4
     assert stream.is_text(positions).tolist() == [True] * 4 + [False] * 9
-    assert torch.equal(stream.is_image(positions), ~stream.is_text(positions))
     assert stream.raster(positions)[4:].tolist() == list(range(9))
     assert stream.row(torch.arange(10)).tolist() == [0] * 5 + [1] * 5
     assert stream.column(torch.arange(10)).tolist() == [0, 1, 2, 3, 4] * 2

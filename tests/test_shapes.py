@@ -16,11 +16,13 @@ from dalle_base.common.errors import UserError
 from dalle_base.data.shapes import (
     COLOURS,
     HELD_OUT_PAIRS,
+    KINDS,
     PALETTE,
     RELATIONS,
     SHAPES,
     SIZES,
     SYNONYMS,
+    CheckResult,
     Description,
     Relation,
     Scene,
@@ -48,6 +50,18 @@ def spoil(image: Image.Image, rng: np.random.Generator, noise: float = 13.0) -> 
     """What a tokenizer does to an image: soft edges and wrong colours, 25 to 26 dB PSNR."""
     soft = np.asarray(image.filter(ImageFilter.GaussianBlur(0.8)), dtype=float)
     return Image.fromarray((soft + rng.normal(0, noise, soft.shape)).clip(0, 255).astype(np.uint8))
+
+
+def fractions(result: CheckResult) -> dict[str, float]:
+    """For each kind of attribute that a caption states, the fraction that holds."""
+    stated = {kind: getattr(result, kind) for kind in KINDS}
+    return {kind: sum(held) / len(held) for kind, held in stated.items() if held}
+
+
+def specification(scene: Scene) -> Specification:
+    """A scene's meaning, without positions, with every size."""
+    described = (Description(o.colour, o.shape, o.size) for o in scene.objects)
+    return Specification(tuple(described), scene.relations)
 
 
 def psnr(first: Image.Image, second: Image.Image) -> float:
@@ -148,7 +162,7 @@ def test_result_counts_each_kind_of_attribute():
     assert result.shape == (True, False, False)
     assert result.size == (True,)
     assert result.relation == (True, False)
-    assert result.fractions == {
+    assert fractions(result) == {
         "count": 0, "colour": 2 / 3, "shape": 1 / 3, "size": 1, "relation": 0.5,
     }  # fmt: skip
 
@@ -167,7 +181,7 @@ def test_summary_pools_attributes_and_leaves_out_what_no_caption_states():
 def test_an_empty_image_satisfies_nothing():
     result = check(Image.new("RGB", (64, 64), "white"), "a small red star above a blue circle")
     assert result.failed == ("count", "colour", "shape", "size", "relation")
-    assert set(result.fractions.values()) == {0}
+    assert set(fractions(result).values()) == {0}
 
 
 def test_specks_are_ignored_and_further_objects_are_not():
@@ -345,7 +359,7 @@ def test_split_does_not_depend_on_telling_or_sizes():
     for index in range(300):
         split = SPLITS[index % 3]
         scene = random_scene(rng, split)
-        assert scene.specification().split() == split
+        assert specification(scene).split() == split
         assert parse_caption(caption(scene, rng)).split() == split
 
 
@@ -398,7 +412,7 @@ def test_captions_say_what_the_scene_is():
     for _ in range(1500):
         scene = random_scene(rng)
         words = caption(scene, rng)
-        told, true = parse_caption(words).canonical(), scene.specification().canonical()
+        told, true = parse_caption(words).canonical(), specification(scene).canonical()
         assert told.relations == true.relations, words
         for said, meant in zip(told.objects, true.objects, strict=True):
             assert said in (meant, dataclasses.replace(meant, size=None)), words

@@ -80,12 +80,6 @@ class CheckResult:
         """The kinds of attribute of which at least one does not hold."""
         return tuple(kind for kind in KINDS if not all(getattr(self, kind)))
 
-    @property
-    def fractions(self) -> dict[str, float]:
-        """For each kind of attribute the caption states, the fraction that holds."""
-        stated = {kind: getattr(self, kind) for kind in KINDS}
-        return {kind: sum(held) / len(held) for kind, held in stated.items() if held}
-
 
 KINDS = tuple(field.name for field in fields(CheckResult))
 

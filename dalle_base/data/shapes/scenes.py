@@ -114,11 +114,6 @@ class Scene:
     objects: tuple[SceneObject, ...]
     relations: tuple[Relation, ...] = ()
 
-    def specification(self) -> Specification:
-        """Return the scene's meaning, without positions, with every size."""
-        described = (Description(o.colour, o.shape, o.size) for o in self.objects)
-        return Specification(tuple(described), self.relations)
-
 
 def random_scene(
     rng: np.random.Generator, split: Split = "train", objects: int | None = None
