@@ -484,3 +484,12 @@ def test_a_file_may_have_another_source_than_its_base(tmp_path: Path) -> None:
     assert vars(config.data)["held_out_path"] == ""
     assert config.data.augment.colour == 0.1
     assert data_of(tmp_path / "own.yaml") == config.data
+
+
+def test_a_mistake_on_the_command_line_is_not_blamed_on_the_file() -> None:
+    config = ["--config", str(Path(__file__).parents[1] / "configs/dalle/emoji.yaml")]
+    with pytest.raises(UserError, match=r"^command line: unknown key model.dpeth; did you mean"):
+        load_config(TrainDALLE, "", [*config, "model.dpeth=3"])
+    with pytest.raises(UserError, match=r"^command line: wrong type for model.depth: 'six'"):
+        load_config(TrainDALLE, "", [*config, "model.depth=six"])
+    assert load_config(TrainDALLE, "", [*config, "run.updates=2e3"]).run.updates == 2000

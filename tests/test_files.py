@@ -1,6 +1,7 @@
 """Files and folders: whole or not at all, beside other writers, and clear words where they fail."""
 
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Callable
@@ -266,3 +267,19 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
     for taken in ("full", "file", "link"):
         with pytest.raises(UserError, match=f"{taken} exists already"):
             check_free(tmp_path / taken)
+
+
+def test_a_failure_on_a_full_disk_is_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch says only that writing failed."""
+
+    def fail(_: Path) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    with pytest.raises(UserError, match="file write failed; choose another file"):
+        write_file(tmp_path / "a", fail)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(UserError, match="the disk is full; free some space"):
+        write_file(tmp_path / "a", fail)

@@ -13,10 +13,19 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from dalle_base.common.errors import UserError
-from dalle_base.common.schema import build, field_docs, overlay, rename_keys, sections, to_mapping
+from dalle_base.common.schema import (
+    build,
+    field_docs,
+    lay,
+    overlay,
+    rename_keys,
+    sections,
+    to_mapping,
+)
 
 T = TypeVar("T")
 Layer = dict[str, Any]
+COMMAND_LINE = "command line"
 BASE = "base"  # a YAML file may name another one that it changes
 
 
@@ -178,12 +187,26 @@ def resolve(schema: type[T], layers: Sequence[Layer]) -> tuple[T, list[Layer]]:
 
 
 def from_layers(schema: type[T], layers: Sequence[Layer], source: str) -> T:
-    """Return the config that layers make of a schema. Raises `UserError`."""
+    """Return the config that layers make of a schema.
+
+    Raises `UserError`, which names `source`, or the command line where the mistake is there.
+    """
     default, fitted = resolve(schema, layers)
     values: Layer = {}
     for layer in fitted:
-        values = overlay(values, read_texts(layer, default))
+        read = read_texts(layer, default)
+        if has_texts(layer):
+            lay(default, read, COMMAND_LINE)
+        values = overlay(values, read)
     return build(default, values, source)
+
+
+def has_texts(layer: Mapping[str, Any]) -> bool:
+    """Whether a layer is one of `parse_overrides`."""
+    return any(
+        isinstance(value, _Text) or (isinstance(value, Mapping) and has_texts(value))
+        for value in layer.values()
+    )
 
 
 def load_config(schema: type[T], usage: str, argv: Sequence[str] | None = None) -> T:
@@ -194,7 +217,7 @@ def load_config(schema: type[T], usage: str, argv: Sequence[str] | None = None) 
     arguments = list(sys.argv[1:] if argv is None else argv)
     wants_help = [word for word in arguments if word in ("--help", "-h")]
     arguments = [word for word in arguments if word not in wants_help]
-    layers, source = [], "command line"
+    layers, source = [], COMMAND_LINE
     if "--config" in arguments:
         at = arguments.index("--config")
         if at + 1 >= len(arguments):

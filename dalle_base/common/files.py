@@ -11,6 +11,9 @@ from pathlib import Path
 
 from dalle_base.common.errors import UserError
 
+FULL = 2**20
+"""Bytes: where fewer are free, that is why something could not be written."""
+
 
 def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     """Fill a temporary folder with `write`, sync it and rename it to `target`.
@@ -114,6 +117,8 @@ def check_free(target: Path) -> None:
 def unwritable(target: Path, error: Exception, kind: str) -> UserError:
     """Return what to say where a `kind` (folder, file) cannot be written, or the disk is full."""
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    with contextlib.suppress(OSError):  # torch says only that it failed
+        full = full or shutil.disk_usage(target.parent).free < FULL
     advice = "the disk is full; free some space" if full else f"choose another {kind}"
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return UserError(f"cannot write {target}: {reason}; {advice}")

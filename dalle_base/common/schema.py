@@ -104,15 +104,20 @@ def build(default: T, values: Mapping[str, Any], source: str) -> T:
     Raises:
         UserError: an unknown key, a wrong type (both named), or what a `validate` refuses.
     """
+    config = lay(default, values, source)
+    validate_all(config)
+    return config
+
+
+def lay(default: T, values: Mapping[str, Any], source: str) -> T:
+    """`build`, but for the values and combinations that a `validate` refuses."""
     try:
-        config = _build(default, rename_keys(default, values), source)
+        return _build(default, rename_keys(default, values), source)
     except _UnknownKeyError as error:
         known = [name for name, _, _ in walk_fields(default)]
         close = difflib.get_close_matches(error.name, known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else "--help lists the keys"
         raise UserError(f"{source}: unknown key {error.name}; {hint}") from None
-    validate_all(config)
-    return config
 
 
 class _UnknownKeyError(Exception):
@@ -169,10 +174,10 @@ def convert(value: Any, wanted: Any) -> Any:
         if isinstance(value, bool):
             return value
     elif wanted is int and not isinstance(value, bool):
+        if isinstance(value, str):
+            value = float(value) if "e" in value.lower() else int(value)  # 1e3 is a thousand
         if isinstance(value, int):
             return value
-        if isinstance(value, str):
-            return int(value)
         if isinstance(value, float) and value.is_integer():
             return int(value)
     elif wanted is float and isinstance(value, int | float | str) and not isinstance(value, bool):
