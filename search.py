@@ -99,14 +99,12 @@ def summary(path: Path, update: "Update") -> str:
 
 def find(options: argparse.Namespace, device: object) -> None:
     """Search an index, print what was found, and write it where that is asked for."""
-    from dual_encoder.index import check_model, model_fingerprint, read_index, search_index
+    from dual_encoder.index import search_file
 
-    index = read_index(options.index)
-    ranker = load(options.model, device)
-    check_model(index, model_fingerprint(ranker.model), options.index)
-    query = read_query(ranker, options.text, options.image)
     prepare_output(options.json, options.out)
-    hits = search_index(index, query.numpy(), options.top, options.faiss)
+    ranker = load(options.model, device)
+    query = read_query(ranker, options.text, options.image)
+    hits = search_file(options.index, ranker.model, query.numpy(), options.top, options.faiss)
     print(table([[f"{hit.score:.4f}", shown(hit.path)] for hit in hits]))
     if options.json:
         asked = {"text": options.text, "picture": str(options.image or "") or None}

@@ -244,6 +244,15 @@ def _encode(
             bar.update(len(batch.paths) + len(batch.skipped))
 
 
+def search_file(
+    path: Path, model: DualEncoder, query: np.ndarray, top: int = 10, faiss: bool = False
+) -> list[Hit]:
+    """`search_index` in an index file that was made with `model`. Raises `UserError`."""
+    index = read_index(path)
+    check_model(index, model_fingerprint(model), path)
+    return search_index(index, query, top, faiss)
+
+
 def search_index(
     index: ImageIndex, query: np.ndarray, top: int = 10, faiss: bool = False
 ) -> list[Hit]:
