@@ -75,7 +75,7 @@ def commands(start: str = "python ", documents: list[Path] = DOCUMENTS) -> list[
         lines = [line for block in blocks(path, "bash") for line in block.splitlines()]
         lines += re.findall(r"`(python [^`]*)`", text)
         found += [Command(name, line) for line in lines if line.startswith(start)]
-    return found
+    return [command for command in found if command.words[0] != "-c"]  # Python's own
 
 
 def arguments_of(start: str) -> list[list[str]]:
