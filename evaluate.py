@@ -1,7 +1,6 @@
 """A checkpoint's figures: reconstructions, held-out losses, exact match, scores of samples."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from dalle.config import Sampling
 from dalle_base.common.arguments import add_device
 from dalle_base.common.errors import UserError, command
+from dalle_base.common.report import write_json
 from dalle_base.data.config import PathConfig
 from dalle_base.data.sources import data_of
 
@@ -135,7 +135,7 @@ def report(path: Path | None, figures: dict[str, float], scored: "dict[str, Scor
                 name: {"drawn": score.sampled._asdict(), "real": score.real._asdict()}
                 for name, score in scored.items()
             }
-        path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        write_json(path, record)
 
 
 def written(figure: "Interval") -> str:

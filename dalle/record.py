@@ -13,6 +13,7 @@ from dalle.generate import TO_SAMPLE
 from dalle.request import Request
 from dalle.text_to_image import Samples
 from dalle_base.common.errors import UserError
+from dalle_base.common.files import write_file
 from dalle_base.common.images import grid
 
 RECORD, GRID = "samples.json", "grid.png"
@@ -115,6 +116,4 @@ def sheet(images: list[Image.Image], labels: list[str] | None, title: str) -> Im
 
 def write_preview(path: Path, images: list[Image.Image], title: str) -> None:
     """Write images that are not yet complete, so that a viewer never sees half a file."""
-    new = path.with_name(f".{path.name}")
-    sheet(images, None, title).save(new, format="PNG")
-    new.replace(path)
+    write_file(path, lambda new: sheet(images, None, title).save(new, format="PNG"))

@@ -18,6 +18,7 @@ from dalle_base.common.schema import (
     field_docs,
     lay,
     overlay,
+    overlay_all,
     rename_keys,
     sections,
     to_mapping,
@@ -67,10 +68,7 @@ def read_yaml(path: Path) -> Layer:
 
     Raises `UserError` as `read_layers` does.
     """
-    merged: Layer = {}
-    for layer in read_layers(path):
-        merged = overlay(merged, layer)
-    return merged
+    return overlay_all(read_layers(path))
 
 
 def read_layers(path: Path) -> list[Layer]:
@@ -167,11 +165,8 @@ def resolve(schema: type[T], layers: Sequence[Layer]) -> tuple[T, list[Layer]]:
     the user wrote (the tokenizer's kind, say), and a field's metadata a function `resolve` that
     does the like for the layers of that field.
     """
-    written: Layer = {}
-    for layer in layers:
-        written = overlay(written, layer)
     make = getattr(schema, "defaults", None)
-    default = make(written) if make else schema()
+    default = make(overlay_all(layers)) if make else schema()
     fitted = [rename_keys(default, layer) for layer in layers]
     for field in dataclasses.fields(default):  # type: ignore[arg-type]
         if "resolve" in field.metadata:

@@ -12,7 +12,7 @@ import difflib
 import inspect
 import textwrap
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from dalle_base.common.errors import UserError
@@ -74,6 +74,14 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         old = merged.get(key)
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
         merged[key] = overlay(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def overlay_all(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay nested mappings over one another, the first at the bottom."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = overlay(merged, layer)
     return merged
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dalle_base.common.config import read_layers
 from dalle_base.common.registry import Registry
-from dalle_base.common.schema import build, overlay
+from dalle_base.common.schema import build, overlay_all
 from dalle_base.data.config import DataConfig, adapt_layers
 from dalle_base.data.sources.base import Source
 
@@ -51,10 +51,7 @@ def data_of(path: Path) -> DataConfig:
 
 def _lay(layers: Sequence[Mapping[str, Any]], source: str) -> DataConfig:
     default, fitted = resolve_data(layers)
-    values: dict[str, Any] = {}
-    for layer in fitted:
-        values = overlay(values, layer)
-    return build(default, values, source)
+    return build(default, overlay_all(fitted), source)
 
 
 def open_sources(config: DataConfig) -> tuple[Source, Source]:
