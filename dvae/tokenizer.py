@@ -15,6 +15,9 @@ class LossReport:
     """Scalar to differentiate."""
     metrics: dict[str, float | Tensor] = field(default_factory=dict)
     """Named figures, detached scalars."""
+    reconstruction: Tensor | None = None
+    """What the loss was computed on, [B, 3, H, W] in about [0, 1], not clamped, with its gradient:
+    what further losses of images (perceptual, adversarial) are added to. None: there are none."""
 
 
 class ImageTokenizer(nn.Module, ABC):
