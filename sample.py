@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,9 +55,13 @@ def load(request: Request, device: "torch.device") -> "tuple[TextToImage, Reques
     )
     if model.reranker is None and (request.rerank or request.top):
         raise UserError(f"{request.model} has no {RERANKER} to rank with: name one by --reranker")
-    scale = model.guidance if request.guidance is None else request.guidance
-    batch_size = fitting_batch(model.transformer, int(request.memory * 1e9), guided=scale != 1)
-    sampling = replace(request.sampling, guidance_scale=scale, batch_size=batch_size)
+    own = asdict(model.sampling)
+    for name in request.asked:
+        del own[name]
+    sampling = replace(request.sampling, **own)
+    guided = sampling.guidance_scale != 1
+    batch_size = fitting_batch(model.transformer, int(request.memory * 1e9), guided=guided)
+    sampling = replace(sampling, batch_size=batch_size)
     reranker = request.reranker or request.model / RERANKER
     return model, replace(request, sampling=sampling, reranker=reranker)
 

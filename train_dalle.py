@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from dalle.config import CodesConfig, TransformerConfig
+from dalle.config import CodesConfig, SamplingDefaults, TransformerConfig
 from dalle_base.common.config import load_config
 from dalle_base.common.errors import command
 from dalle_base.data.config import DataConfig, TextConfig
@@ -49,6 +49,8 @@ class TrainDALLE:
     """Folder of a model of the same size to start from, if any: fine-tuning."""
     held_out_images: int = 1024
     """How many held-out images are measured (0: all)."""
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    """How previews are sampled; the model's folder keeps it as its own way."""
     previews: list[str] = field(default_factory=list)
     """Captions sampled at each evaluation; where empty, the first held-out captions."""
 
@@ -111,7 +113,8 @@ def train(config: TrainDALLE, run: "Run") -> None:
         if run.due(config.run.evaluate_every) and run.accelerator.is_main_process:
             figures = held_out_losses(trainer.average, *measured)
             run.log(figures, now=True)
-            model = TextToImage(trainer.average, text_tokenizer, tokenizer)
+            parts = trainer.average, text_tokenizer, tokenizer
+            model = TextToImage(*parts, sampling=config.sampling)
             if run.is_best("image_loss", figures["held_out_image_loss"], lower=True):
                 save_text_to_image(run.folder / "model", model, saved_tokenizer)
             preview(config, run, held_out, model)
@@ -122,12 +125,11 @@ def train(config: TrainDALLE, run: "Run") -> None:
 
 def preview(config: TrainDALLE, run: "Run", held_out: "Source", model: "TextToImage") -> None:
     """Write a grid of what the model samples for a few captions, two candidates each."""
-    from dalle.config import Sampling
     from dalle_base.common.images import grid, save_image
 
     few = range(min(8, len(held_out)))
     captions = config.previews or [held_out.record(i).caption or "" for i in few]
-    samples = model.generate(captions, Sampling(candidates=2, seed=config.run.seed))
+    samples = model.generate(captions, candidates=2, seed=config.run.seed)
     labels = [caption[:18] for caption in captions for _ in range(2)]
     sheet = grid(samples.images, 8, labels, scale=2)
     save_image(sheet, run.folder / "samples" / f"{run.trainer.step:07d}.png")

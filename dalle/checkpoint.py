@@ -7,12 +7,14 @@ reranker/                        the dual encoder that scores what is sampled, i
 """
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 
-from dalle.config import TransformerConfig
+from dalle.config import SamplingDefaults, TransformerConfig
 from dalle.precision import in_precision
 from dalle.text_to_image import TextToImage
 from dalle.transformer import Transformer
@@ -28,6 +30,8 @@ from dvae.kinds import SavedTokenizer
 from dvae.tokenizer import ImageTokenizer
 
 TOKENIZER, RERANKER = "tokenizer", "reranker"
+GUIDANCE = 4.0
+"""Guidance scale of models whose folder does not name one."""
 FINGERPRINT = "image_tokenizer"  # names the image tokenizer whose codes were learned
 
 
@@ -37,6 +41,21 @@ class SavedTransformer:
 
     model: TransformerConfig = field(default_factory=TransformerConfig)
     """The transformer's config."""
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    """How to sample from it where nothing else is asked for."""
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any], place: str) -> Self:
+        """Return what a config says, a training run's too. Raises `UserError`.
+
+        Models from before folders kept `sampling` were sampled with guidance where they had learned
+        what images look like without captions.
+        """
+        kept = {key: stored[key] for key in ("model", "sampling") if key in stored}
+        read = build(cls(), kept, place)
+        if "sampling" not in stored and read.model.text_drop:
+            read.sampling = SamplingDefaults(guidance_scale=GUIDANCE)
+        return read
 
 
 def check_fit(model: TransformerConfig, tokenizer: ImageTokenizer, name: str) -> None:
@@ -60,7 +79,7 @@ def save_text_to_image(folder: Path, model: TextToImage, tokenizer: SavedTokeniz
         write_model(
             new,
             model.transformer.state_dict(),
-            to_yaml(SavedTransformer(model.transformer.config)),
+            to_yaml(SavedTransformer(model.transformer.config, model.sampling)),
             metadata={FINGERPRINT: tokenizer_fingerprint(model.tokenizer)},
             dtype=torch.bfloat16,
         )
@@ -96,7 +115,7 @@ def load_text_to_image(
         UserError: files that are missing, damaged or do not belong together.
     """
     folder = Path(folder)
-    transformer, fingerprint = _load_transformer(folder)
+    transformer, sampling, fingerprint = _load_transformer(folder)
     tokenizer, _ = load_tokenizer(folder / TOKENIZER)
     check_fit(transformer.config, tokenizer, str(folder / TOKENIZER))
     if fingerprint != tokenizer_fingerprint(tokenizer):
@@ -110,6 +129,7 @@ def load_text_to_image(
         in_precision(transformer, precision),
         TextTokenizer.load(folder / TEXT),
         tokenizer,
+        sampling=sampling,
         reranker=load_dual_encoder(Path(reranker)) if reranker and rerank else None,
     ).to(device)
     if compiled:
@@ -119,15 +139,14 @@ def load_text_to_image(
     return model
 
 
-def _load_transformer(folder: Path) -> tuple[Transformer, str | None]:
-    """Return a folder's transformer, and the fingerprint of the tokenizer that it knows."""
+def _load_transformer(folder: Path) -> tuple[Transformer, SamplingDefaults, str | None]:
+    """Return a folder's transformer, its sampling, and the fingerprint of its tokenizer."""
     weights = read_weights(folder)
     stored = read_yaml(folder / CONFIG)
     if not (folder / TEXT).exists() or "model" not in stored:
         raise UserError(f"{folder} is not a text-to-image model: it has no {TEXT}")
-    kept = {"model": stored["model"]}
-    config = build(SavedTransformer(), kept, str(folder / CONFIG)).model
-    transformer = Transformer(config)
+    config = SavedTransformer.read(stored, str(folder / CONFIG))
+    transformer = Transformer(config.model)
     load_into(transformer, weights, folder)
     transformer.eval().requires_grad_(False)
-    return transformer, read_metadata(folder).get(FINGERPRINT)
+    return transformer, config.sampling, read_metadata(folder).get(FINGERPRINT)

@@ -1,7 +1,7 @@
 """The transformer's size and shape, and how candidates are sampled from it."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from dalle.patterns import PATTERNS, paper_layers
@@ -137,6 +137,29 @@ class Sampling:
                 f"guidance_scale is {self.guidance_scale}: write a number of at least 0 (1: no "
                 "guidance)"
             )
+
+
+@dataclass
+class SamplingDefaults:
+    """How a model is sampled from where nothing else is asked for: the part of `Sampling` that a
+    model's folder keeps. Chosen by measurement (`python -m experiments.choose_sampling`)."""
+
+    temperature: float = 1.0
+    """Divides the logits; 1 is the paper's."""
+    top_k: int = 0
+    """Sample from the k likeliest codes; 0: from all."""
+    top_p: float = 1.0
+    """Sample from the fewest likeliest codes that together have this probability; 1: from all."""
+    guidance_scale: float = 1.0
+    """Classifier-free guidance; 1: none, the paper's."""
+
+    def validate(self) -> None:
+        """Raise `UserError` on values that nothing can be sampled with."""
+        self.sampling()
+
+    def sampling(self, **options: Any) -> Sampling:
+        """Return these as `Sampling`, with further `options` or others in their place."""
+        return Sampling(**{**asdict(self), **options})
 
 
 CODES_MODES = ("on_the_fly", "cached")

@@ -3,12 +3,16 @@
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from dalle.config import PRECISIONS, Sampling
+from dalle.config import PRECISIONS, Sampling, SamplingDefaults
 from dalle_base.common.arguments import add_device
 from dalle_base.common.errors import UserError
+
+SETTINGS = tuple(each.name for each in fields(SamplingDefaults))
+"""Fields of `Sampling` that a model's folder has values for."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,8 @@ class Request:
     """Folder to write a folder into."""
     sampling: Sampling = field(default_factory=Sampling)
     """How, and how many candidates."""
-    guidance: float | None = None
-    """Guidance scale; None for the model's own."""
+    asked: tuple[str, ...] = ()
+    """Fields of `sampling` that were asked for; the others give way to the model's own."""
     rerank: bool | None = None
     """Whether to score the candidates; None for: where there is a reranker."""
     reranker: Path | None = None
@@ -87,15 +91,7 @@ def parse_request(description: str | None, argv: Sequence[str] | None = None) ->
         "--seed", type=int, default=0, help="candidate k of a seed is always the same image"
     )
     parser.add_argument("--first", type=int, default=0, help="number of the first candidate")
-    parser.add_argument("--temperature", type=float, default=1.0, help="1 is the paper's")
-    parser.add_argument("--top-k", type=int, default=0, help="keep the k likeliest codes; 0: all")
-    parser.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest share p")
-    parser.add_argument(
-        "--guidance",
-        type=float,
-        help="above 1 follows the caption more closely (default: 4 where the model was trained for "
-        "it, else 1, the paper's)",
-    )
+    add_settings(parser)
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
     parser.add_argument("--top", type=int, help="keep the best so many, as the reranker scores")
     parser.add_argument(
@@ -114,11 +110,29 @@ def parse_request(description: str | None, argv: Sequence[str] | None = None) ->
     options = vars(parser.parse_args(argv))
     if options["redraw_from"] is not None:
         options["redraw_from"] = tuple(options["redraw_from"])
-    names = ("candidates", "seed", "first", "temperature", "top_k", "top_p")
-    sampling = Sampling(**{name: options.pop(name) for name in names})
-    if options["guidance"] is not None:
-        sampling = replace(sampling, guidance_scale=options["guidance"])
-    return Request(**options, sampling=sampling)
+    asked = take_settings(options)
+    numbers = {name: options.pop(name) for name in ("candidates", "seed", "first")}
+    return Request(**options, sampling=Sampling(**numbers, **asked), asked=tuple(asked))
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of SETTINGS; each is None where it is left out."""
+    settings = parser.add_argument_group("how to sample (default: as the model's folder says)")
+    settings.add_argument("--temperature", type=float, help="1 is the paper's")
+    settings.add_argument("--top-k", type=int, help="keep the k likeliest codes; 0: all")
+    settings.add_argument("--top-p", type=float, help="keep the likeliest share p")
+    settings.add_argument(
+        "--guidance",
+        type=float,
+        dest="guidance_scale",
+        help="above 1 follows the caption more closely; 1 is the paper's",
+    )
+
+
+def take_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Remove the flags of `add_settings` from options; return those that were given."""
+    given = {name: options.pop(name) for name in SETTINGS}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _add_prompt(kept: argparse._ArgumentGroup) -> None:

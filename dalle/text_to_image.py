@@ -6,7 +6,7 @@ samples.images[0].save("heart.png")
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple, Self
 
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dalle.config import Sampling
+from dalle.config import Sampling, SamplingDefaults
 from dalle.generate import TO_SAMPLE, Progress, Step, generate_batches
 from dalle.transformer import Transformer
 from dalle_base.common.errors import UserError
@@ -25,8 +25,6 @@ from dual_encoder.rank import similarities
 from dual_encoder.ranker import Ranker
 from dvae.tokenizer import ImageTokenizer
 
-GUIDANCE = 4.0
-"""Guidance of models that were trained for it: docs/experiments.md shows what it does."""
 BLANK = 0.85
 """Grey of what is still to be sampled."""
 
@@ -75,6 +73,8 @@ class TextToImage:
     """How a code is decoded, where not by `eager_step`."""
     reranker: Ranker | None = None
     """The dual encoder that scores what is sampled, if there is one."""
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    """How it is sampled from where nothing else is asked for."""
 
     @property
     def device(self) -> torch.device:
@@ -90,19 +90,15 @@ class TextToImage:
             self.transformer.cache_plan(pattern)
         return self
 
-    @property
-    def guidance(self) -> float:
-        """The guidance scale that is used where none is asked for."""
-        return GUIDANCE if self.transformer.config.text_drop else 1.0
-
     def generate(
         self, captions: str | Sequence[str], sampling: Sampling | None = None, **options: Any
     ) -> Samples:
         """Sample images for captions: `batches`, all of them in one.
 
-        `options` are fields of `Sampling`, for calls that need but a few of them.
+        `options` are fields of `Sampling`, for calls that need but a few of them; the others are as
+        `self.sampling` says.
         """
-        sampling = sampling or Sampling(**{"guidance_scale": self.guidance, **options})
+        sampling = sampling or self.sampling.sampling(**options)
         return join(self.batches(captions, sampling))
 
     def batches(

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from dalle.checkpoint import load_text_to_image
-from dalle.config import Sampling
+from dalle.request import add_settings, take_settings
 from dalle_base.common.errors import command
 from dalle_base.common.images import grid, save_image
 
@@ -24,17 +24,13 @@ def main() -> None:
     parser.add_argument("--best-of", type=int, default=0, help="choose them among so many")
     parser.add_argument("--across", type=int, default=2, help="captions in a row")
     parser.add_argument("--seed", type=int, default=0, help="seed of all captions")
-    parser.add_argument("--temperature", type=float, default=1.0, help="1 is the paper's")
-    parser.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest share p")
-    parser.add_argument("--guidance", type=float, help="default: as sample.py")
+    add_settings(parser)
     options = parser.parse_args()
     model = load_text_to_image(options.model)
-    sampling = Sampling(
+    sampling = model.sampling.sampling(
         candidates=max(options.candidates, options.best_of),
         seed=options.seed,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        guidance_scale=model.guidance if options.guidance is None else options.guidance,
+        **take_settings(vars(options)),
     )
     samples = model.generate(options.captions, sampling)
     if options.best_of:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dalle import record as recording
 from dalle.checkpoint import load_text_to_image
 from dalle.prompt import read_codes
 from dalle.text_to_image import TextToImage
+from dalle_base.common.config import read_yaml
 from dalle_base.common.images import open_image
 from dual_encoder.checkpoint import save_dual_encoder
 
@@ -53,6 +55,41 @@ def test_the_shipped_models_sample(
     name = "5-000.png"
     first, second = (open_image(f / name) for f in (folder, next(again.iterdir())))
     assert alike(first, second)
+
+
+def test_a_model_is_sampled_as_its_folder_says_unless_asked_otherwise(
+    tmp_path: Path, run_script: Script
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(MODELS / "emoji", folder)
+    config = read_yaml(folder / "config.yaml")
+    own = {"temperature": 0.7, "top_k": 9, "top_p": 0.5, "guidance_scale": 1.5}
+    (folder / "config.yaml").write_text(json.dumps(config | {"sampling": own}))
+    arguments = ["--model", folder, "--text", "a red heart", "--candidates", "1", "--no-rerank"]
+
+    def settings(*more: str) -> dict[str, float]:
+        out = tmp_path / f"out{len(more)}"
+        assert run_script(sample.main, *arguments, *more, "--out", out)[0] == 0
+        record = json.loads((out / "a-red-heart" / "samples.json").read_text())
+        return {key: record[key] for key in ("temperature", "top_k", "top_p", "guidance")}
+
+    as_it_says = {"temperature": 0.7, "top_k": 9, "top_p": 0.5, "guidance": 1.5}
+    assert settings() == as_it_says
+    # Also where what is asked for is the paper's own setting.
+    asked = settings("--temperature", "1", "--guidance", "1")
+    assert asked == as_it_says | {"temperature": 1.0, "guidance": 1.0}
+
+
+def test_sampling_that_a_folder_keeps_is_checked(tmp_path: Path, run_script: Script) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(MODELS / "emoji", folder)
+    config = read_yaml(folder / "config.yaml")
+    (folder / "config.yaml").write_text(json.dumps(config | {"sampling": {"temperature": 0}}))
+    arguments = ["--model", folder, "--text", "a red heart", "--out", tmp_path / "out"]
+    status, _, error = run_script(sample.main, *arguments)
+    assert status == 2
+    assert "temperature is 0" in error
+    assert str(folder) in error
 
 
 def test_the_device_is_chosen_and_named(tmp_path: Path, run_script: Script) -> None:

@@ -93,8 +93,8 @@ def test_images_of_any_size_have_codes(model: TextToImage) -> None:
 
 
 def test_guidance_is_used_where_the_model_was_trained_for_it(model: TextToImage) -> None:
-    assert model.guidance == 1
-    assert load_text_to_image(MODELS / "emoji").guidance == 4
+    assert model.sampling.guidance_scale == 1
+    assert load_text_to_image(MODELS / "emoji").sampling.guidance_scale == 4
     with pytest.raises(UserError, match="trained without"):
         model.generate("a red circle", guidance_scale=2)
 

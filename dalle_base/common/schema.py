@@ -113,7 +113,10 @@ def build(default: T, values: Mapping[str, Any], source: str) -> T:
         UserError: an unknown key, a wrong type (both named), or what a `validate` refuses.
     """
     config = lay(default, values, source)
-    validate_all(config)
+    try:
+        validate_all(config)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
     return config
 
 
