@@ -98,7 +98,7 @@ def train(config: TrainDualEncoder, run: "Run") -> None:
         encoder.compile()
 
     images = ImageDataset(train, config.model.image_size, config.data.augment)
-    pairs = PairMaker(text_tokenizer, config.model, config.text.bpe_dropout, config.loss.confusable)
+    pairs = PairMaker(text_tokenizer, config.model, config.text, config.loss.confusable)
     examples = fresh_pairs(images, run.order(len(images)), config.data.workers, pairs)
     measured = held_out_pairs(held_out, config.model.image_size, config.held_out_images)
     ranker = Ranker(trainer.average, text_tokenizer)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dalle.config import CodesConfig, SamplingDefaults, TransformerConfig
 from dalle_base.common.config import load_config
-from dalle_base.common.errors import command
+from dalle_base.common.errors import UserError, command
 from dalle_base.data.config import DataConfig, TextConfig
 from dalle_base.data.sources import SOURCES, resolve_data
 from dalle_base.training.config import OptimiserConfig, RunConfig
@@ -23,6 +23,7 @@ Trains the transformer on a tokenizer's codes and writes run.out/model, the mode
 held-out loss: a folder that sample.py takes as --model. The same command resumes an interrupted
 run.
 """
+KEPT = ("best", "last")
 
 
 @dataclass
@@ -47,12 +48,19 @@ class TrainDALLE:
     """Length and output."""
     init: str = ""
     """Folder of a model of the same size to start from, if any: fine-tuning."""
+    keep: str = "best"
+    """Which model the run's folder holds: best (by the image loss of held-out images) or last."""
     held_out_images: int = 1024
     """How many held-out images are measured (0: all)."""
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
     """How previews are sampled; the model's folder keeps it as its own way."""
     previews: list[str] = field(default_factory=list)
     """Captions sampled at each evaluation; where empty, the first held-out captions."""
+
+    def validate(self) -> None:
+        """Raise `UserError` on an unknown choice."""
+        if self.keep not in KEPT:
+            raise UserError(f"keep is {self.keep!r}; use one of {', '.join(KEPT)}")
 
 
 @command
@@ -94,7 +102,7 @@ def train(config: TrainDALLE, run: "Run") -> None:
         transformer.compile()
 
     length = config.model.text_length
-    captions = Captions(train, text_tokenizer, length, config.text.bpe_dropout)
+    captions = Captions(train, text_tokenizer, length, config.text)
     images = ImageDataset(train, tokenizer.image_size, config.data.augment)
     examples = training_examples(run, captions, tokenizer, images, config.codes, config.data)
     measured = held_out_examples(
@@ -115,12 +123,13 @@ def train(config: TrainDALLE, run: "Run") -> None:
             run.log(figures, now=True)
             parts = trainer.average, text_tokenizer, tokenizer
             model = TextToImage(*parts, sampling=config.sampling)
-            if run.is_best("image_loss", figures["held_out_image_loss"], lower=True):
+            best = run.is_best("image_loss", figures["held_out_image_loss"], lower=True)
+            if best or config.keep == "last":
                 save_text_to_image(run.folder / "model", model, saved_tokenizer)
             preview(config, run, held_out, model)
 
     best = run.best("image_loss")
-    run.write(f"wrote {run.folder / 'model'}: held-out image loss {best:.4f} nats a token")
+    run.write(f"wrote {run.folder / 'model'}: best held-out image loss {best:.4f} nats a token")
 
 
 def preview(config: TrainDALLE, run: "Run", held_out: "Source", model: "TextToImage") -> None:

@@ -11,7 +11,7 @@ from dalle.config import CodesConfig
 from dalle_base.common.config import to_yaml
 from dalle_base.data.batches import ImageDataset, Shuffled, shown_batches, some_of
 from dalle_base.data.captions import varied_captions, with_artist
-from dalle_base.data.config import DataConfig
+from dalle_base.data.config import DataConfig, TextConfig
 from dalle_base.data.sources.base import Source
 from dalle_base.data.text import TextTokenizer
 from dalle_base.training.run import Run
@@ -27,16 +27,17 @@ class Captions:
         source: Source,
         text_tokenizer: TextTokenizer,
         text_length: int,
-        bpe_dropout: float,
+        options: TextConfig,
     ) -> None:
         self.source, self.text_tokenizer = source, text_tokenizer
-        self.text_length, self.bpe_dropout = text_length, bpe_dropout
+        self.text_length, self.options = text_length, options
 
     def __call__(self, keys: list[tuple[int, int]]) -> Tensor:
         """Return the token ids [B, T] for (index, seed) keys: a pure function of them."""
-        captions = varied_captions(self.source, keys)
+        captions = varied_captions(self.source, keys, self.options)
         seeds = [seed for _, seed in keys]
-        return self.text_tokenizer.encode(captions, self.text_length, self.bpe_dropout, seeds)
+        dropout = self.options.bpe_dropout
+        return self.text_tokenizer.encode(captions, self.text_length, dropout, seeds)
 
 
 def training_examples(

@@ -13,6 +13,7 @@ from dalle_base.common.errors import UserError
 from dalle_base.common.images import UnreadableImageError, centre_square, open_image
 from dalle_base.data.batches import ImageDataset, Shuffled, shown_batches, some_of
 from dalle_base.data.captions import varied_captions, with_artist
+from dalle_base.data.config import TextConfig
 from dalle_base.data.sources.base import Source
 from dalle_base.data.text import TextTokenizer
 from dual_encoder.config import DualEncoderConfig
@@ -99,16 +100,16 @@ class PairMaker:
         self,
         text_tokenizer: TextTokenizer,
         config: DualEncoderConfig,
-        bpe_dropout: float,
+        options: TextConfig,
         confusable: list[list[str]],
     ) -> None:
         self.text_tokenizer, self.config = text_tokenizer, config
-        self.bpe_dropout = bpe_dropout
+        self.options = options
         self.confusions = Confusions(confusable) if confusable else None
 
     def __call__(self, images: Tensor, source: Source, keys: list[tuple[int, int]]) -> Batch:
         """Return images [B, 3, S, S] with the varied captions of their keys."""
-        captions = varied_captions(source, keys)
+        captions = varied_captions(source, keys, self.options)
         seeds = [seed for _, seed in keys]
         tokens = self._encode(captions, seeds)
         wrong = tokens[:0]
@@ -121,7 +122,8 @@ class PairMaker:
         return Batch(images, tokens, concepts_of(source, [index for index, _ in keys]), wrong)
 
     def _encode(self, captions: list[str], seeds: list[int]) -> Tensor:
-        return encode_captions(self.text_tokenizer, captions, self.config, self.bpe_dropout, seeds)
+        dropout = self.options.bpe_dropout
+        return encode_captions(self.text_tokenizer, captions, self.config, dropout, seeds)
 
 
 def fresh_pairs(

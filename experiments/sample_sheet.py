@@ -1,6 +1,11 @@
 """A sheet of samples: the first candidates of each caption, or with --best-of the best ones.
 
 python -m experiments.sample_sheet --model models/emoji --out docs/samples-emoji.png CAPTION ...
+python -m experiments.sample_sheet --out sheet.png --candidates 1 --across 8 \\
+    @experiments/common_captions.txt
+
+common_captions.txt holds forty captions, fixed before the shipped models were trained. What they
+make of them with seed 0 is shown as it is, nothing picked.
 """
 
 import argparse
@@ -16,8 +21,10 @@ from dalle_base.common.images import grid, save_image
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Sample the first candidates of some captions.")
-    parser.add_argument("captions", nargs="+", help="captions, a row each (two with --across 2)")
+    parser = argparse.ArgumentParser(
+        description="Sample the first candidates of some captions.", fromfile_prefix_chars="@"
+    )
+    parser.add_argument("captions", nargs="+", help="captions; @FILE: its lines")
     parser.add_argument("--model", type=Path, default=Path("models/emoji"), help="model folder")
     parser.add_argument("--out", type=Path, required=True, help="image to write")
     parser.add_argument("--candidates", type=int, default=4, help="images of each caption")

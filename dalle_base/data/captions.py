@@ -2,7 +2,10 @@
 
 import numpy as np
 
+from dalle_base.data.config import TextConfig
 from dalle_base.data.sources.base import Record, Source
+
+TEXT = TextConfig()
 
 
 def with_artist(record: Record) -> str:
@@ -11,18 +14,22 @@ def with_artist(record: Record) -> str:
     return f"{caption}, {record.artist} style" if record.artist else caption
 
 
-def vary_caption(record: Record, rng: np.random.Generator) -> str:
-    """Return a caption for training: the caption itself or keywords, half with its artist."""
+def vary_caption(record: Record, rng: np.random.Generator, options: TextConfig = TEXT) -> str:
+    """Return a caption for training: the caption itself or keywords, with its artist or without."""
     caption = record.caption or ""
-    if record.keywords and rng.random() < 0.25:
+    if record.keywords and rng.random() < options.keywords_share:
         count = int(rng.integers(1, min(3, len(record.keywords)) + 1))
         words = [str(word) for word in rng.choice(record.keywords, count, replace=False)]
         caption = " ".join(words if rng.random() < 0.5 else [caption, *words])
-    return with_artist(record._replace(caption=caption)) if rng.random() < 0.5 else caption
+    named = rng.random() < options.artist_share
+    return with_artist(record._replace(caption=caption)) if named else caption
 
 
-def varied_captions(source: Source, keys: list[tuple[int, int]]) -> list[str]:
+def varied_captions(
+    source: Source, keys: list[tuple[int, int]], options: TextConfig = TEXT
+) -> list[str]:
     """Return captions for training for (index, seed) keys: a pure function of them."""
     return [
-        vary_caption(source.record(index), np.random.default_rng((seed, 1))) for index, seed in keys
+        vary_caption(source.record(index), np.random.default_rng((seed, 1)), options)
+        for index, seed in keys
     ]

@@ -40,6 +40,16 @@ class TextConfig:
 
     bpe_dropout: float = 0.1
     """Share of merges left out (BPE dropout)."""
+    artist_share: float = 0.5
+    """Share of captions that name the artist, where there is one."""
+    keywords_share: float = 0.25
+    """Share of captions that are keywords of the image, with or without the caption itself."""
+
+    def validate(self) -> None:
+        """Raise `UserError` on what is no share."""
+        for name in ("bpe_dropout", "artist_share", "keywords_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"text.{name} is {getattr(self, name)}: write a share, 0 to 1")
 
 
 @dataclass
