@@ -10,6 +10,13 @@ from dalle_base.common.errors import UserError
 
 BACKENDS = ("auto", "reference", "structured", "flex")
 """How attention may be computed: the names in `dalle.attention.KERNELS`, or the fastest of them."""
+CHOICES = {
+    "norm": ("layer", "rms"),
+    "activation": ("gelu", "squared_relu", "swiglu"),
+    "positions": ("learned", "rotary"),
+    "attention": BACKENDS,
+}
+"""What some options of a model may be."""
 PRECISIONS = ("float32", "bfloat16", "int8")
 """Of the transformer's weights when sampling (`dalle.precision`)."""
 
@@ -43,6 +50,15 @@ class TransformerConfig:
     pattern_options: dict[str, Any] = field(default_factory=dict)
     """Options of patterns by their names, such as {conv: {kernel: 5}}; docs/patterns.md lists
     them."""
+    norm: str = "layer"
+    """Normalisation before each branch: layer (LayerNorm, the paper) or rms (RMSNorm)."""
+    qk_norm: bool = False
+    """Normalise queries and keys within each head, so that large steps stay stable."""
+    activation: str = "gelu"
+    """Of the MLP: gelu (the paper), squared_relu, or swiglu (gated, with as many weights)."""
+    positions: str = "learned"
+    """How a code's place is told: learned (embeddings of row and column, the paper) or rotary
+    (queries and keys turn with row and column)."""
     attention: str = "auto"
     """How attention is computed, never what: auto, reference, structured (CPU) or flex (CUDA)."""
     recompute: bool = False
@@ -84,8 +100,15 @@ class TransformerConfig:
                 f"layers names {len(self.layers)} patterns but depth is {self.depth}: "
                 "name one for each layer, or none for the paper's order"
             )
-        if self.attention not in BACKENDS:
-            raise UserError(f"attention is {self.attention!r}: use one of {', '.join(BACKENDS)}")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise UserError(f"{name} is {value!r}: use one of {', '.join(choices)}")
+        if self.positions == "rotary" and self.head_width % 4:
+            raise UserError(
+                f"head_width is {self.head_width}: positions=rotary turns pairs of channels by row "
+                "and by column, so write a multiple of 4"
+            )
         for key, names in (("layers", self.layers), ("pattern_options", self.pattern_options)):
             for name in names:
                 if name not in PATTERNS:

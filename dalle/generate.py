@@ -214,7 +214,7 @@ def decode_step(model: Transformer, codes: Tensor, index: Tensor, slots: Sequenc
         for pattern, store in zip(model.patterns, slots, strict=True)
     ]
     x = model.embed_codes(codes[:, None], index)
-    return model.image_head(model.hidden(x, attends)[:, -1])
+    return model.image_head(model.hidden(x, attends, index)[:, -1])
 
 
 def eager_step(model: Transformer) -> Step:

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from dalle.attention import PatternAttention
 from dalle.cache_plan import CachePlan, plan_cache
 from dalle.config import TransformerConfig
 from dalle.initialise import initialise
+from dalle.layers import ACTIVATIONS, NORMS, mlp_widths, rotary_angles, rotate
 from dalle.loss import Losses, stream_losses
 from dalle.patterns import make_pattern
 from dalle.patterns.base import Pattern
@@ -31,28 +31,39 @@ class Attention(nn.Module):
         inner = config.heads * config.head_width
         self.qkv = nn.Linear(config.d_model, 3 * inner)
         self.out = nn.Linear(inner, config.d_model)
+        widths = [config.head_width] * 2 if config.qk_norm else []
+        self.qk_norms = nn.ModuleList(nn.RMSNorm(width) for width in widths)
 
-    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, attend: Attend, angles: Tensor | None = None) -> Tensor:
         q, k, v = rearrange(self.qkv(x), "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.heads)
+        if self.qk_norms:
+            q, k = (norm(each) for norm, each in zip(self.qk_norms, (q, k), strict=True))
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
         return self.out(rearrange(attend(q, k, v), "b h n d -> b n (h d)"))
 
 
 class Block(nn.Module):
-    """A pre-norm residual block: attention, then an MLP four times as wide as the stream."""
+    """A pre-norm residual block: attention, then an MLP four times as wide as the stream.
+
+    `angles` [n, D/2] turn the queries and keys of rotary positions.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        d_model = config.d_model
-        self.attention_norm = nn.LayerNorm(d_model)
+        d_model, norm = config.d_model, NORMS[config.norm]
+        written, read = mlp_widths(config.activation, d_model)
+        self.attention_norm = norm(d_model)
         self.attention = Attention(config)
-        self.mlp_norm = nn.LayerNorm(d_model)
-        self.mlp_in = nn.Linear(d_model, 4 * d_model)
-        self.mlp_out = nn.Linear(4 * d_model, d_model)
+        self.mlp_norm = norm(d_model)
+        self.mlp_in = nn.Linear(d_model, written)
+        self.activation = ACTIVATIONS[config.activation]
+        self.mlp_out = nn.Linear(read, d_model)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), attend))
-        return x + self.dropout(self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)))))
+    def forward(self, x: Tensor, attend: Attend, angles: Tensor | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), attend, angles))
+        return x + self.dropout(self.mlp_out(self.activation(self.mlp_in(self.mlp_norm(x)))))
 
 
 class Transformer(nn.Module):
@@ -69,6 +80,7 @@ class Transformer(nn.Module):
     """
 
     tables = ("start", "text_position", "text_padding")
+    angles: Tensor | None
 
     def __init__(self, config: TransformerConfig) -> None:
         config.validate()
@@ -82,8 +94,11 @@ class Transformer(nn.Module):
         self.text_position = nn.Parameter(torch.empty(config.text_length, d_model))
         self.text_padding = nn.Parameter(torch.empty(config.text_length, d_model))
         self.image_embedding = nn.Embedding(config.image_vocab, d_model)
-        self.row_embedding = nn.Embedding(config.rows, d_model)
-        self.column_embedding = nn.Embedding(config.columns, d_model)
+        rotary = config.positions == "rotary"
+        self.row_embedding = None if rotary else nn.Embedding(config.rows, d_model)
+        self.column_embedding = None if rotary else nn.Embedding(config.columns, d_model)
+        angles = rotary_angles(self.stream, config.head_width) if rotary else None
+        self.register_buffer("angles", angles, persistent=False)
         self.dropout = nn.Dropout(config.dropout)
 
         # One pattern, one mask, however many layers share it.
@@ -96,7 +111,7 @@ class Transformer(nn.Module):
 
         self._plans: dict[tuple[str, torch.device], CachePlan] = {}
 
-        self.norm = nn.LayerNorm(d_model)
+        self.norm = NORMS[config.norm](d_model)
         self.text_head = nn.Linear(d_model, config.text_vocab)
         self.image_head = nn.Linear(d_model, config.image_vocab)
         initialise(self, config.depth, (self.start, self.text_position, self.text_padding))
@@ -140,23 +155,31 @@ class Transformer(nn.Module):
         """The inputs [B, n, d] for `codes` [B, n] with raster indices `index` [n] (0 to n - 1)."""
         if index is None:
             index = torch.arange(codes.shape[1], device=codes.device)
-        place = self.row_embedding(self.stream.row(index))
-        place = place + self.column_embedding(self.stream.column(index))
-        return self.dropout(self.image_embedding(codes) + place)
+        x = self.image_embedding(codes)
+        if self.row_embedding is not None and self.column_embedding is not None:
+            place = self.row_embedding(self.stream.row(index))
+            x = x + (place + self.column_embedding(self.stream.column(index)))
+        return self.dropout(x)
 
-    def hidden(self, x: Tensor, attends: Sequence[Attend] | None = None) -> Tensor:
+    def hidden(
+        self, x: Tensor, attends: Sequence[Attend] | None = None, index: Tensor | None = None
+    ) -> Tensor:
         """The last layer's normalised output for inputs `x` [B, n, d], same shape.
 
         `x` are the stream's first n positions. A decoding step says instead how each layer attends
-        to what came before, `attends`.
+        to what came before, `attends`, and the raster `index` [n] of the codes that it reads.
         """
         if attends is None:
             attends = [self.attentions[pattern.name] for pattern in self.patterns]
+        angles = self.angles
+        if angles is not None:
+            places = index + self.stream.text_inputs if index is not None else slice(x.shape[1])
+            angles = angles[places]
         for block, attend in zip(self.blocks, attends, strict=True):
             if self.config.recompute and self.training:
-                x = checkpoint(block, x, attend, use_reentrant=False)
+                x = checkpoint(block, x, attend, angles, use_reentrant=False)
             else:
-                x = block(x, attend)
+                x = block(x, attend, angles)
         return self.norm(x)
 
     def logits(self, tokens: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
