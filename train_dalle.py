@@ -72,8 +72,8 @@ def main() -> None:
         train(config, run)
 
 
-def train(config: TrainDALLE, run: "Run") -> None:
-    """Train, measure, and keep the best model in the run's folder."""
+def train(config: TrainDALLE, run: "Run", sources: "tuple[Source, Source] | None" = None) -> None:
+    """Train on one source, measure on the other (the config's, by default), keep a model."""
     from dalle.checkpoint import check_fit, save_text_to_image
     from dalle.examples import Captions, held_out_examples, training_examples
     from dalle.metrics import held_out_losses
@@ -90,7 +90,8 @@ def train(config: TrainDALLE, run: "Run") -> None:
     tokenizer, saved_tokenizer = load_tokenizer(Path(config.tokenizer))
     check_fit(config.model, tokenizer, config.tokenizer)
     tokenizer.to(device)
-    train, held_out = (captioned(source) for source in open_sources(config.data))
+    sources = sources or open_sources(config.data)
+    train, held_out = (captioned(source) for source in sources)
     text_tokenizer = run.text_tokenizer(train, config.model.text_vocab, config.init)
 
     transformer = Transformer(config.model)

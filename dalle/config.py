@@ -67,6 +67,10 @@ class TransformerConfig:
     """Share of activations dropped in training, after the embeddings and after each branch."""
     text_loss_weight: float = 0.125
     """Weight of the text part in the loss; the image part has the rest of 1."""
+    code_noise: float = 0.0
+    """Largest share of the codes read in training that are another image's, drawn for each example
+    from 0 up to this: what comes next then follows from the caption, not from the first codes
+    alone (0: the paper)."""
     text_drop: float = 0.0
     """Share of captions left out in training, which guidance in sampling needs (0: the paper)."""
 
@@ -91,6 +95,8 @@ class TransformerConfig:
                 raise UserError(f"{name} is {getattr(self, name)}: write a number of at least 1")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout is {self.dropout}: write a share from 0 up to below 1")
+        if not 0 <= self.code_noise <= 1:
+            raise UserError(f"code_noise is {self.code_noise}: write a share, 0 to 1")
         if not 0 <= self.text_drop < 1:
             raise UserError(f"text_drop is {self.text_drop}: write a share from 0 up to below 1")
         if not 0 <= self.text_loss_weight <= 1:

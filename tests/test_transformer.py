@@ -351,3 +351,34 @@ def test_text_is_left_out_for_its_share_of_examples_in_training_only(monkeypatch
     assert 0.35 < left_out.float().mean() < 0.45
     assert torch.equal(trained[~left_out], tokens[~left_out])
     assert torch.equal(evaluated, tokens)
+
+
+def test_noisy_codes_are_read_and_never_learned() -> None:
+    """Up to the share in each row, another image's at the same place; targets stay as they are."""
+    model = build(code_noise=0.8, rows=10, columns=10).train()
+    codes = torch.arange(40)[:, None].expand(-1, 100) % model.config.image_vocab
+    tokens, _ = inputs(model, batch=40)
+    seen, counted = [], []
+    outputs = model._outputs
+
+    def watch(tokens: torch.Tensor, read: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(read)
+        counted.append(outputs(tokens, read))
+        return counted[-1]
+
+    model._outputs = watch  # type: ignore[method-assign]
+    torch.manual_seed(0)
+    losses = model.loss(tokens, codes)
+    (read,) = seen
+    changed = read != codes
+    assert (read[changed] == codes.roll(1, dims=0)[changed]).all()
+    shares = changed.float().mean(dim=1)
+    assert 0.3 < shares.mean() < 0.5  # half of 0.8
+    assert shares.max() < 0.95
+    assert shares.std() > 0.15  # each row draws its own
+    logits = model.image_head(counted[0][1])
+    expected = F.cross_entropy(logits.flatten(0, 1), codes.flatten())
+    torch.testing.assert_close(losses.image, expected)
+    seen.clear()
+    model.eval().loss(tokens, codes)
+    assert torch.equal(seen[0], codes)
