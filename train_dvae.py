@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dalle_base.training.run import Run
+    from dvae.image_losses import ImageLosses
     from dvae.tokenizer import ImageTokenizer
 
 USAGE = """
@@ -47,12 +48,14 @@ class TrainDVAE(SavedTokenizer):
 def main() -> None:
     config = load_config(TrainDVAE, USAGE)
     from dalle_base.training.run import Run
+    from dvae.image_losses import ImageLosses
 
+    losses = ImageLosses(config.model)  # what they lack is said before the run has a folder
     with Run(config) as run:
-        train(config, run)
+        train(config, run, losses)
 
 
-def train(config: TrainDVAE, run: "Run") -> None:
+def train(config: TrainDVAE, run: "Run", losses: "ImageLosses") -> None:
     """Train, measure, and write the averaged tokenizer into the run's folder."""
     from dalle_base.common.checkpoint import load_into, read_weights
     from dalle_base.common.images import to_tensor
@@ -63,6 +66,7 @@ def train(config: TrainDVAE, run: "Run") -> None:
     from dvae.metrics import measure
 
     tokenizer = tokenizer_class(config.tokenizer)(config.model)
+    losses.attach(tokenizer, run)
     train, held_out = open_sources(config.data)
     size = tokenizer.image_size
     images = ImageDataset(train, size, config.data.augment)
@@ -72,16 +76,17 @@ def train(config: TrainDVAE, run: "Run") -> None:
     if config.init:
         load_into(tokenizer, read_weights(Path(config.init)), config.init)
     trainer = Trainer(tokenizer, config.optimiser, run.accelerator)
-    run.resume(trainer)
+    run.resume(trainer, losses)
     if config.run.compile:
         tokenizer.compile_networks()
     accelerator = run.accelerator
     stream = batches(images, run.order(len(images)), config.data.workers)
 
     for step in run.updates():
-        pixels = to_tensor([example.pixels for example in next(stream)])
-        report = trainer.model(pixels.to(accelerator.device), step)
-        run.log({"lr": trainer.lr, "loss": trainer.update(report.total), **report.metrics})
+        pixels = to_tensor([example.pixels for example in next(stream)]).to(accelerator.device)
+        report = losses.add(trainer.model(pixels, step), pixels, step)
+        figures = {"lr": trainer.lr, "loss": trainer.update(report.total), **report.metrics}
+        run.log(figures | losses.update(report, pixels, step))
         if run.due(config.run.evaluate_every) and accelerator.is_main_process:
             run.log(measure(trainer.average, measured), now=True)
             preview(run, trainer.average, measured)

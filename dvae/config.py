@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from dalle_base.common.errors import UserError
+from dvae.image_losses_config import AdversarialConfig, PerceptualConfig
 
 SCALES = ("learned", "constant", "image")
 LIKELIHOODS = ("logit_laplace", "gaussian")
@@ -98,6 +99,14 @@ class ObjectiveConfig:
     """Train the decoder alone, on the hard codes that decoding will see, without relaxation."""
     logit_scale: float = 1.0
     """Factor on the encoder's logits, so that Gumbel noise does not drown them at the start."""
+    likelihood_weight: float = 1.0
+    """Weight of the likelihood; 0 leaves the pixels to l1_weight."""
+    l1_weight: float = 0.0
+    """Weight of the mean absolute error of pixel values in [0, 1]."""
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    """Distance of a frozen network's activations, added to the loss; off by default."""
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    """A discriminator's judgement, added to the loss; off by default."""
 
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""
@@ -117,6 +126,11 @@ class ObjectiveConfig:
         for name in ("kl_updates", "temperature_updates", "scale_learned_after"):
             if getattr(self, name) < 0:
                 raise UserError(f"model.objective.{name} counts updates: 0 or more")
+        for name in ("likelihood_weight", "l1_weight"):
+            if getattr(self, name) < 0:
+                raise UserError(f"model.objective.{name} is {getattr(self, name)}: 0 or more")
+        self.perceptual.validate()
+        self.adversarial.validate()
 
 
 @dataclass

@@ -21,6 +21,9 @@ class DiscreteVAE(ImageTokenizer):
         self.rows = self.columns = config.grid
         self.encoder = Encoder(config.network, config.codebook_size)
         self.decoder = Decoder(config.network, config.codebook_size)
+        if config.objective.decoder_only:
+            # Data-parallel wrappers would wait for gradients that never come.
+            self.encoder.requires_grad_(False)
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the posterior's logits [B, K, R, C] for images in [0, 1]."""
@@ -34,6 +37,10 @@ class DiscreteVAE(ImageTokenizer):
             for name, parameter in network.named_parameters()
             if parameter.ndim == 4 and not name.startswith(ends)
         ]
+
+    def last_layer(self) -> Tensor:
+        """Return the weights of the decoder's last layer, to balance losses of images at."""
+        return self.decoder.get_parameter("blocks.output.conv.w")
 
     def code_state(self) -> dict[str, Tensor]:
         return self.encoder.state_dict()

@@ -9,7 +9,7 @@ from torch import Tensor
 from dalle_base.training.schedules import cosine
 from dvae.config import ObjectiveConfig
 from dvae.likelihood import BEST_LN_B, LIKELIHOODS
-from dvae.networks import map_pixels, one_hot
+from dvae.networks import EPSILON, map_pixels, one_hot
 from dvae.tokenizer import LossReport
 
 
@@ -28,6 +28,14 @@ def gumbel_softmax(logits: Tensor, temperature: float, straight_through: bool = 
     return hard + soft - soft.detach()
 
 
+def reconstruction_of(mu: Tensor) -> Tensor:
+    """Return the pixel values of μ (logits): what decoding shows, but not clamped to [0, 1].
+
+    A clamp would leave pixels outside without the gradient that brings them back.
+    """
+    return (torch.sigmoid(mu) - EPSILON) / (1 - 2 * EPSILON)
+
+
 def negative_elb(
     options: ObjectiveConfig,
     images: Tensor,
@@ -44,40 +52,40 @@ def negative_elb(
         decoder: (soft) one-hot codes [B, K, R, C] to the six maps [B, 6, H, W].
         step: number of the update, from 0.
     """
-    codebook_size = logits.shape[1]
     temperature = cosine(
         step, options.temperature_updates, options.temperature_start, options.temperature_end
     )
     log_q = logits.log_softmax(dim=1)
     q = log_q.exp()
-    if options.decoder_only:
-        sample = one_hot(logits.argmax(dim=1), codebook_size, logits.dtype)
-    else:
-        sample = gumbel_softmax(logits, temperature, options.straight_through)
-    maps = decoder(sample).float()
+    maps = decoder(_sample(options, logits, temperature)).float()
     mapped, mu = map_pixels(images), maps[:, :3]
     ln_b = _ln_b(options, mapped, mu, maps[:, 3:], step)
     nll = LIKELIHOODS[options.likelihood](mapped, mu, ln_b)
 
-    values = images[0].numel()  # 3·H·W
-    kl = math.log(codebook_size) + (q * log_q).sum(dim=1)  # nats at each grid position
+    values, most = images[0].numel(), math.log(logits.shape[1])  # 3·H·W; entropy of all K codes
+    kl = most + (q * log_q).sum(dim=1)  # nats at each grid position
     kl_per_value = kl.sum(dim=(1, 2)).mean() / values
-    posterior_entropy = math.log(codebook_size) - kl.mean()
+    posterior_entropy = most - kl.mean()
     marginal = q.mean(dim=(0, 2, 3))
     marginal_entropy = -(marginal * (marginal + 1e-10).log()).sum()
 
     weighted = nll * ln_b.detach().mul(options.beta_nll).exp() if options.beta_nll else nll
     kl_weight = cosine(step, options.kl_updates, 0.0, options.kl_weight)
     total = (
-        weighted.mean()
+        options.likelihood_weight * weighted.mean()
         + kl_weight * kl_per_value
         - options.entropy_weight * marginal_entropy
         + options.confidence_weight * posterior_entropy
     )
+    reconstruction, l1 = reconstruction_of(mu), {}
+    if options.l1_weight:
+        error = (reconstruction - images).abs().mean()
+        total, l1 = total + options.l1_weight * error, {"l1": error.detach()}
     bits = 1 / math.log(2)
     return LossReport(
         total,
         {
+            **l1,
             "elb_bits": -(nll.detach().mean() + kl_per_value.detach()) * bits,
             "nll_bits": nll.detach().mean() * bits,
             "kl_bits": kl_per_value.detach() * bits,
@@ -86,7 +94,14 @@ def negative_elb(
             "temperature": temperature,
             "kl_weight": kl_weight,
         },
+        reconstruction,
     )
+
+
+def _sample(options: ObjectiveConfig, logits: Tensor, temperature: float) -> Tensor:
+    if options.decoder_only:
+        return one_hot(logits.argmax(dim=1), logits.shape[1], logits.dtype)
+    return gumbel_softmax(logits, temperature, options.straight_through)
 
 
 def _ln_b(

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dalle_base.common.errors import UserError
+
 
 @dataclass
 class LossReport:
@@ -53,6 +55,16 @@ class ImageTokenizer(nn.Module, ABC):
         [out, everything else]: not those that meet pixels or codes. By default there are none.
         """
         return []
+
+    def last_layer(self) -> Tensor:
+        """Return the weights of the decoder's last layer, at which losses of images are balanced.
+
+        Raises `UserError` for a tokenizer that does not name any.
+        """
+        raise UserError(
+            f"{type(self).__name__} does not name its last layer: "
+            "model.objective.adversarial.adaptive=false"
+        )
 
     @abstractmethod
     def loss(self, images: Tensor, step: int) -> LossReport:

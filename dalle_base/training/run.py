@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -42,6 +42,18 @@ FREE_KEYS = {
 }
 
 
+class Stateful(Protocol):
+    """What trains beside a run's model, and goes on where it was when the run is resumed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs: tensors, plain values and containers of them."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`; from {} where the checkpoint knows of nothing beside."""
+        ...
+
+
 class Run:
     """The bookkeeping around a training loop. `config` is the script's whole config.
 
@@ -63,10 +75,11 @@ class Run:
         self.checkpoint = self.folder / "checkpoint"
         self.log_file = self.folder / "metrics.jsonl"
         self.trainer: Trainer
+        self.beside: Stateful | None = None
         self.extra: dict[str, Any] = {}
         """Plain values that a script wants back when it resumes (the best loss so far, say)."""
         self._sums: dict[str, float | Tensor] = {}
-        self._count = 0
+        self._counts: dict[str, int] = {}
         self._shown: dict[str, str] = {}
         self._stop = threading.Event()
 
@@ -79,14 +92,19 @@ class Run:
         # After an error nobody may be there to wait for.
         _end_processes(wait=kind is None or kind is SystemExit)
 
-    def resume(self, trainer: Trainer) -> None:
-        """Attach the trainer; go on from the run's checkpoint if there is one."""
-        self.trainer = trainer
+    def resume(self, trainer: Trainer, beside: Stateful | None = None) -> None:
+        """Attach the trainer, and what trains beside its model, if anything.
+
+        Both go on from the run's checkpoint if there is one.
+        """
+        self.trainer, self.beside = trainer, beside
         if not self.checkpoint.exists():
             return
         self._check_same_config()
         state = read_training_state(self.checkpoint)
         trainer.load_state_dict(state["trainer"], read_weights(self.checkpoint))
+        if beside is not None:
+            beside.load_state_dict(state.get("beside", {}))
         self.extra = state["extra"]
         self._truncate_log(trainer.step)
         self.write(f"resumed {self.folder} at update {trainer.step}")
@@ -201,6 +219,8 @@ class Run:
     def log(self, metrics: Mapping[str, float | Tensor], now: bool = False) -> None:
         """Collect an update's metrics; their means are written each run.log_every updates.
 
+        A mean is over the updates that had the metric: some begin in the middle of a run.
+
         With `now` they are written at once as they are (measurements on held-out images).
         """
         if now:
@@ -209,10 +229,10 @@ class Run:
         for name, value in metrics.items():
             value = value.detach() if isinstance(value, Tensor) else value
             self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count += 1
+            self._counts[name] = self._counts.get(name, 0) + 1
         if self.due(self.options.log_every):
-            means = {name: float(value) / self._count for name, value in self._sums.items()}
-            self._sums, self._count = {}, 0
+            means = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
+            self._sums, self._counts = {}, {}
             self._write_line(means)
 
     def _write_line(self, figures: dict[str, float]) -> None:
@@ -254,6 +274,8 @@ class Run:
         def contents(folder: Path) -> None:
             write_model(folder, self.trainer.average.state_dict(), to_yaml(self.config))
             state = {"trainer": self.trainer.state_dict(), "extra": self.extra}
+            if self.beside is not None:
+                state["beside"] = self.beside.state_dict()
             torch.save(state, folder / TRAINING)
 
         write_folder(self.checkpoint, contents)

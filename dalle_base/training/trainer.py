@@ -17,17 +17,41 @@ from dalle_base.training.schedules import Plateau, cosine, warmup
 
 M = TypeVar("M", bound=nn.Module)
 
+NOT_FINITE = (
+    "the loss is {value} at update {step}; lower optimiser.lr or set optimiser.clip, then resume "
+    "from the last checkpoint"
+)
+
 
 class Trainer(Generic[M]):
     """Trains `model`; keeps `average`, the moving average of its parameters, which is what ships.
 
+    The average's buffers (statistics, say, or a codebook that the model itself averages) are those
+    of the model at its last step.
+
     Everything that a resumed run needs is in `state_dict`.
     """
 
-    def __init__(self, model: M, config: OptimiserConfig, accelerator: Accelerator) -> None:
-        """`model` may have `hidden_weights`, for optimisers that treat these apart."""
+    def __init__(
+        self,
+        model: M,
+        config: OptimiserConfig,
+        accelerator: Accelerator,
+        complaint: str = NOT_FINITE,
+    ) -> None:
+        """Prepare to train a model.
+
+        Args:
+            model: may have `hidden_weights`, for optimisers that treat these apart.
+            config: optimiser, schedule and average.
+            accelerator: the run's.
+            complaint: what to say of a loss that is not finite, with its {value} and {step}.
+        """
+        self.complaint = complaint
         self.config, self.accelerator, self.step = config, accelerator, 0
         self.average: M = copy.deepcopy(model).eval().requires_grad_(False).to(accelerator.device)
+        stored = self.average.state_dict()  # buffers that are not stored never change
+        self._buffers = [name for name, _ in self.average.named_buffers() if name in stored]
         groups = decay_groups(model, config.weight_decay)
         hidden = getattr(model, "hidden_weights", list)()
         optimiser = OPTIMISERS[config.name](groups, hidden, config)
@@ -55,10 +79,7 @@ class Trainer(Generic[M]):
         value = loss.item()  # the update's only synchronisation, with its work queued already
         if not math.isfinite(value):
             self.optimiser.zero_grad(set_to_none=True)
-            raise UserError(
-                f"the loss is {value} at update {self.step}; lower optimiser.lr or set "
-                "optimiser.clip, then resume from the last checkpoint"
-            )
+            raise UserError(self.complaint.format(value=value, step=self.step))
         for group in self.optimiser.param_groups:
             group["lr"] = self.lr
         if self.config.clip:
@@ -77,9 +98,11 @@ class Trainer(Generic[M]):
         # A young average would remember the initialisation; this ramp forgets it.
         taken = self.step // self.config.ema_every
         decay = min(self.config.ema_decay, (1 + taken) / (10 + taken))
-        own = self.accelerator.unwrap_model(self.model).parameters()
-        for mean, value in zip(self.average.parameters(), own, strict=True):
+        own = self.accelerator.unwrap_model(self.model)
+        for mean, value in zip(self.average.parameters(), own.parameters(), strict=True):
             mean.lerp_(value, 1 - decay)
+        for name in self._buffers:
+            self.average.get_buffer(name).copy_(own.get_buffer(name))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, tensors and plain numbers only."""
