@@ -9,7 +9,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def check_shapes(path: Path, found: Shapes, needed: Shapes, network: str) -> None:
-    """Raise `UserError` that names the first tensor which is missing, unknown or of other shape.
+    """Raise `UserError` that names the first tensor which is missing, unknown or of other shape,
+    and says how many there are.
 
     Args:
         path: the file, for the message.
@@ -17,13 +18,17 @@ def check_shapes(path: Path, found: Shapes, needed: Shapes, network: str) -> Non
         needed: those of the network, by name.
         network: what it is called in the message.
     """
-    for name in needed:
-        if name not in found:
-            raise UserError(f"{path} is no {network}: it lacks {name}")
-    for name, shape in found.items():
-        if name not in needed:
-            raise UserError(f"{path} has {name}, which a {network} does not have")
-        if shape != needed[name]:
-            raise UserError(
-                f"{path}: {name} is {list(shape)}, where a {network} has {list(needed[name])}"
-            )
+    missing = [name for name in needed if name not in found]
+    if missing:
+        raise UserError(f"{path} is no {network}: it lacks {missing[0]}{_more(missing)}")
+    unknown = [name for name in found if name not in needed]
+    if unknown:
+        raise UserError(f"{path} has {unknown[0]}{_more(unknown)}, which a {network} does not have")
+    other = [name for name, shape in found.items() if shape != needed[name]]
+    if other:
+        own, right = list(found[other[0]]), list(needed[other[0]])
+        raise UserError(f"{path}: {other[0]} is {own}, where a {network} has {right}{_more(other)}")
+
+
+def _more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

@@ -33,6 +33,10 @@ MOST_TUPLES = 100_000
 """A tensor takes five; Python itself crashes on what is nested a million deep."""
 
 
+MAPPINGS = ("collections.defaultdict", "pytorch_lightning.utilities.parsing.AttributeDict")
+"""Classes whose stand-in keeps items, since pickles set them; read where they are allowed."""
+
+
 class StandIn:
     """What stands for an object of a library: it keeps its state and does nothing."""
 
@@ -56,6 +60,13 @@ class Mapping(dict):
     """An `OrderedDict` without the attributes that a pickle may want to set."""
 
     def __setstate__(self, state: Any) -> None: ...
+
+
+class _Items(Mapping):
+    """A mapping of another class, whose arguments are not looked at."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
 
 
 class StoredStorage(NamedTuple):
@@ -181,7 +192,8 @@ class _Unpickler(pickle.Unpickler):
                     f"{self.source} asks for {full}, which is not needed for weights: it is not "
                     "opened; get the file from its publisher"
                 )
-            self.found[full] = _stand_in(full)
+            items = full in MAPPINGS
+            self.found[full] = type("Items", (_Items,), {}) if items else _stand_in(full)
         return self.found[full]
 
     def persistent_load(self, pid: Any, /) -> Any:

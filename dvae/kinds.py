@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, tuple[Any, Any]] = {
     "dvae": ("dvae.config:DVAEConfig", "dvae.model:DiscreteVAE"),
+    "vqgan": ("dvae.vqgan.config:VQGANConfig", "dvae.vqgan.model:VQGAN"),
 }
 PRECISIONS = ("bfloat16", "float32")
 

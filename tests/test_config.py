@@ -322,7 +322,7 @@ def test_a_config_can_change_another_one(tmp_path: Path) -> None:
         (["model.network.norm=batch"], "model.network.norm"),
         (["optimiser.schedule=linear"], "optimiser.schedule"),
         (["data.source=web"], "data.source"),
-        (["tokenizer=vqgan"], "tokenizer"),
+        (["tokenizer=nonsense"], "tokenizer"),
         (["--verbose"], "--verbose"),
         (["--config"], "--config"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),

@@ -19,7 +19,7 @@ from torch import Tensor
 import sample
 import train_dalle
 from dalle_base.common.errors import UserError
-from dalle_published import clip, dvae
+from dalle_published import clip, dvae, vqgan
 from dalle_published.clip_vocabulary import FILE, clip_text
 from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.model import DualEncoder
@@ -32,6 +32,7 @@ PACKAGES = {
     "clip": ["clip-anytorch==2.6.0", "ftfy==6.3.1", "wcwidth==0.2.13", "regex==2026.11.19"],
     "open_clip": ["open_clip_torch==3.3.0", "ftfy==6.3.1", "wcwidth==0.2.13", "regex==2026.11.19"],
     "dall_e": ["DALL-E==0.1", "attrs==25.3.0"],
+    "taming": ["taming-transformers-rom1504==0.0.6"],
 }
 UNREACHABLE = ("Retrying (", "NewConnectionError", "Network is unreachable")
 CAPTIONS = [
@@ -178,6 +179,21 @@ def test_openais_dvae_gives_the_same_codes_and_images(peer, tmp_path, run_script
     status, _, error = run_script(dvae.main, *swapped)
     assert status == 2
     assert "holds dall_e.decoder.Decoder, where OpenAI's encoder is dall_e.encoder" in error
+
+
+@pytest.mark.parametrize("kind", ["vq", "gumbel"])
+def test_tamings_vqgans_give_the_same_codes_and_images(peer, tmp_path, run_script, kind) -> None:
+    _, files = peer("taming")
+    arguments = [files / f"{kind}.ckpt", "--out", tmp_path / "out", "--image-size", "32"]
+    status, printed, error = run_script(vqgan.main, *arguments)
+    assert (status, error) == (0, "")
+    assert f"images of 32 pixels as 8x8 codes of 64 ({kind})" in printed
+    tokenizer, _ = load_tokenizer(tmp_path / "out")
+    answer = load_file(files / "taming.safetensors")
+    codes = answer[f"{kind}-codes"]
+    assert len(codes.unique()) > 8
+    assert torch.equal(tokenizer.encode(answer[f"{kind}-images"]), codes)
+    close(tokenizer.decode(codes), answer[f"{kind}-decoded"].clamp(0, 1))
 
 
 def test_stage_two_learns_and_samples_with_openais_dvae(

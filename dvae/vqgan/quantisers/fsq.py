@@ -1,0 +1,85 @@
+"""Finite scalar quantisation (arXiv 2309.15505): each value is rounded to one of a few levels."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dalle_base.common.errors import UserError
+from dvae.vqgan.quantisers.base import Quantised, Quantiser, straight_through
+
+REACH = 1.001
+"""How far beyond the outermost levels tanh reaches, so that it need not saturate to get there."""
+
+
+class FSQ(Quantiser):
+    """Codes are the points of a small lattice: nothing to learn, no loss, no dead codes."""
+
+    levels: Tensor
+    places: Tensor
+
+    @dataclass
+    class Options:
+        """Its options."""
+
+        levels: list[int] = field(default_factory=lambda: [8, 5, 5, 5])
+        """Levels of each value of a vector; their product is the codebook's size. As many values
+        as levels, whatever model.network.code_width says."""
+
+        def validate(self) -> None:
+            """Raise `UserError` on impossible values."""
+            if not self.levels or min(self.levels) < 2:
+                raise UserError(
+                    f"levels of the quantiser fsq are {self.levels}; write numbers of at least 2"
+                )
+
+    def __init__(self, codebook_size: int, width: int, options: "FSQ.Options") -> None:
+        levels, product = options.levels, math.prod(options.levels)
+        if product != codebook_size:
+            raise UserError(
+                f"model.codebook_size is {codebook_size}, where the quantiser fsq with levels "
+                f"{levels} has {product} codes: write model.codebook_size={product}, or change "
+                "model.quantiser_options.fsq.levels"
+            )
+        super().__init__(codebook_size, len(levels), options)
+        # Stored, since two tokenizers with other levels are two tokenizers.
+        self.register_buffer("levels", torch.tensor(levels))
+        places = [math.prod(levels[:i]) for i in range(len(levels))]
+        self.register_buffer("places", torch.tensor(places), persistent=False)
+
+    def codes(self, vectors: Tensor) -> Tensor:
+        return self._number(self._bounded(vectors).round().long())
+
+    def vectors(self, codes: Tensor) -> Tensor:
+        steps = (codes[..., None] // self.places) % self.levels - self.levels // 2
+        return (steps / (self.levels // 2)).movedim(-1, 1)
+
+    def forward(self, vectors: Tensor) -> Quantised:
+        bounded = self._bounded(vectors)
+        steps = bounded.round()
+        scale = self._of_grid(self.levels // 2)
+        zero = vectors.new_zeros(())
+        return Quantised(
+            straight_through(bounded, steps) / scale,
+            self._number(steps.long()),
+            commitment=zero,
+            codebook=zero,
+            regulariser=zero,
+        )
+
+    def _bounded(self, vectors: Tensor) -> Tensor:
+        """Return values squeezed so that rounding gives each its number of levels, about 0."""
+        levels = self._of_grid(self.levels)
+        half = (levels - 1) / 2 * REACH
+        # An even number of levels has one more below 0 than above.
+        offset = (levels % 2 == 0) * 0.5
+        return (vectors + (offset / half).atanh()).tanh() * half - offset
+
+    def _number(self, steps: Tensor) -> Tensor:
+        digits = steps + self._of_grid(self.levels // 2)
+        return (digits * self._of_grid(self.places)).sum(dim=1)
+
+    @staticmethod
+    def _of_grid(values: Tensor) -> Tensor:
+        return values[:, None, None]
