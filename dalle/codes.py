@@ -33,7 +33,10 @@ def encode_images(
     Variant v of image i is augmented with a seed of its own, so the codes are the same each time.
     """
     device = next(tokenizer.parameters()).device
-    keys = [(i, i * variants + v) for i in range(len(images)) for v in range(variants)]
+    # A mixture repeats images: each is encoded once.
+    firsts = [images.first_with_same_image(i) for i in range(len(images))]
+    distinct = sorted(set(firsts))
+    keys = [(i, i * variants + v) for i in distinct for v in range(variants)]
     codes = torch.empty(len(keys), tokenizer.rows * tokenizer.columns, dtype=torch.int32)
     shown = torch.empty(len(keys), dtype=torch.int32)
     for first in tqdm(range(0, len(keys), batch_size), "encoding images", dynamic_ncols=True):
@@ -42,8 +45,9 @@ def encode_images(
         part = slice(first, first + len(examples))
         codes[part] = tokenizer.encode(pixels).flatten(1).to("cpu", torch.int32)
         shown[part] = torch.tensor([example.index for example in examples])
-    shape = (len(images), variants)
-    return EncodedImages(codes.unflatten(0, shape), shown.view(shape)[:, 0].contiguous())
+    row = {image: number for number, image in enumerate(distinct)}
+    rows, shape = torch.tensor([row[i] for i in firsts]), (len(distinct), variants)
+    return EncodedImages(codes.unflatten(0, shape)[rows], shown.view(shape)[:, 0][rows])
 
 
 def cached_codes(

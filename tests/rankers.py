@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from dalle_base.common.images import to_array, to_tensor
-from dalle_base.data.text import TextTokenizer
+from dalle_base.data.text_training import train_text
 from dual_encoder.config import DualEncoderConfig, TowerConfig
 from dual_encoder.model import DualEncoder
 from dual_encoder.ranker import Ranker
@@ -29,7 +29,7 @@ def untrained(seed: int = 0) -> Ranker:
         text=TowerConfig(16, 1, 2),
     )
     captions = [f"a picture of {colour}, a {colour} thing" for colour in COLOURS]
-    text_tokenizer = TextTokenizer.train(captions, 290)
+    text_tokenizer = train_text(captions, 290)
     return Ranker(DualEncoder(config).eval().requires_grad_(False), text_tokenizer)
 
 

@@ -18,7 +18,8 @@ from dalle.text_to_image import TextToImage
 from dalle_base.common.device import choose_device, choose_precision, enough_memory
 from dalle_base.common.errors import UserError
 from dalle_base.common.images import to_tensor
-from dalle_base.data.text import PADDING, TextTokenizer
+from dalle_base.data.text import PADDING
+from dalle_base.data.text_training import train_text
 from dual_encoder.config import LossConfig
 from dual_encoder.loss import contrastive_loss
 from dual_encoder.ranker import Ranker
@@ -36,7 +37,7 @@ def models() -> TextToImage:
     network = NetworkConfig(width=8, groups=2, blocks=1, bottleneck=2, decoder_init=4)
     config = DVAEConfig(image_size=8, grid=4, codebook_size=13, network=network)
     transformer = build(rows=4, columns=4, layers=["row", "column", "conv", "full"], depth=4)
-    text_tokenizer = TextTokenizer.train(["a red heart", "a blue heart"], 256)
+    text_tokenizer = train_text(["a red heart", "a blue heart"], 256)
     return TextToImage(transformer.eval(), text_tokenizer, DiscreteVAE(config).eval())
 
 

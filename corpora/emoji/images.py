@@ -27,8 +27,8 @@ def small_png(content: bytes) -> bytes:
         return png.getvalue()
 
 
-def icon_svg(icon: dict[str, Any]) -> str:
-    """An iconify icon (its body, its box and whether it is flipped) as a whole SVG file."""
+def icon_svg(icon: dict[str, Any], side: int = SIZE) -> str:
+    """An iconify icon (its body, its box and whether it is flipped) as an SVG of `side` pixels."""
     left, top = icon.get("left", 0), icon.get("top", 0)
     width, height = icon.get("width", 16), icon.get("height", 16)
     body = icon["body"]
@@ -37,12 +37,12 @@ def icon_svg(icon: dict[str, Any]) -> str:
     # resvg draws nothing sensible without a size in the root element.
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'width="{SIZE}" height="{SIZE}" viewBox="{left} {top} {width} {height}">{body}</svg>'
+        f'width="{side}" height="{side}" viewBox="{left} {top} {width} {height}">{body}</svg>'
     )
 
 
 def render(svg: str) -> bytes:
-    """The SVG drawn at 128x128."""
+    """The SVG drawn as PNG, at the size in its root element."""
     # System fonts would make the images depend on the machine; none of the icons has text.
     return bytes(_resvg().svg_to_bytes(svg_string=svg, skip_system_fonts=True))
 

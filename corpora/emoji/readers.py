@@ -55,7 +55,7 @@ def _read_icons(
     collection = read_json(tarball, "package/icons.json")
     code_points = read_json(tarball, "package/chars.json")
     for name, concept in _name_icons(source, collection, code_points, concepts, reading).items():
-        yield concept, render(icon_svg(_icon(collection, name)))
+        yield concept, render(icon_svg(icon_of(collection, name)))
 
 
 def _name_icons(
@@ -72,7 +72,7 @@ def _name_icons(
     taken: set[str] = set()
 
     def take(name: str, concept: Concept | None) -> None:
-        if concept and concept.hexcode not in taken and not _icon(collection, name).get("hidden"):
+        if concept and concept.hexcode not in taken and not icon_of(collection, name).get("hidden"):
             taken.add(concept.hexcode)
             found[name] = concept
 
@@ -92,20 +92,20 @@ def _name_icons(
 
     shown = {aliases[name]["parent"] if name in aliases else name for name in found}
     for name in collection["icons"]:
-        if name in skin_toned or _is_skin_toned(name, collection["icons"]):
+        if name in skin_toned or is_skin_toned(name, collection["icons"]):
             reading.skin_tones += 1
         elif name not in shown:
             reading.unmatched.append(name)
     return found
 
 
-def _is_skin_toned(name: str, icons: Container[str]) -> bool:
+def is_skin_toned(name: str, icons: Container[str]) -> bool:
     """Whether a name says that it is another icon in a skin tone ("skier-medium-dark")."""
     base = re.sub(r"-(medium|(medium-)?(light|dark))$", "", name)
     return "-skin-tone" in name or (base != name and base in icons)
 
 
-def _icon(collection: dict[str, Any], name: str) -> dict[str, Any]:
+def icon_of(collection: dict[str, Any], name: str) -> dict[str, Any]:
     """An icon with the collection's defaults, and an alias's changes, filled in."""
     alias = collection.get("aliases", {}).get(name, {})
     size = {key: collection[key] for key in ("width", "height") if key in collection}

@@ -12,9 +12,12 @@ def augment(
     size: int,
     options: AugmentConfig,
     rng: np.random.Generator,
-    mirrorable: bool = True,
+    mirrorable: bool = False,
 ) -> Image.Image:
-    """Return a randomly cropped, resized and varied square image (appendix A.2)."""
+    """Return a randomly cropped, resized and varied square image (appendix A.2).
+
+    With `options.flip` "mirrorable" it may be flipped only if the data says that it is so.
+    """
     if options.border:
         image = _with_border(image, round(rng.uniform(0, options.border) * max(image.size)))
     if options.crop:

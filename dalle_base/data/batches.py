@@ -18,7 +18,7 @@ from dalle_base.common.images import (
 )
 from dalle_base.data.augment import augment
 from dalle_base.data.config import AugmentConfig
-from dalle_base.data.sources.base import Source, Subset
+from dalle_base.data.sources.base import Source, Subset, first_with_same_image
 
 
 class Example(NamedTuple):
@@ -41,6 +41,10 @@ class ImageDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def first_with_same_image(self, index: int) -> int:
+        """Return the first index that shows what `index` shows: a mixture repeats images."""
+        return first_with_same_image(self.source, index)
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
         """Return image `index`, augmented by random numbers of `seed`; `key` is both."""

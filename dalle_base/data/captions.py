@@ -1,4 +1,4 @@
-"""Captions as training reads them: varied by artist and keywords."""
+"""Captions as training reads them: varied by wording, keywords and artist."""
 
 import numpy as np
 
@@ -6,6 +6,8 @@ from dalle_base.data.config import TextConfig
 from dalle_base.data.sources.base import Record, Source
 
 TEXT = TextConfig()
+WORDED_SHARE = 0.5
+"""So many captions have another wording, where the data has any (data.caption_forms)."""
 
 
 def with_artist(record: Record) -> str:
@@ -15,8 +17,10 @@ def with_artist(record: Record) -> str:
 
 
 def vary_caption(record: Record, rng: np.random.Generator, options: TextConfig = TEXT) -> str:
-    """Return a caption for training: the caption itself or keywords, with its artist or without."""
+    """Return a caption for training: as it is, reworded or keywords, with its artist or not."""
     caption = record.caption or ""
+    if record.wordings and rng.random() < WORDED_SHARE:
+        caption = record.wordings[int(rng.integers(len(record.wordings)))]
     if record.keywords and rng.random() < options.keywords_share:
         count = int(rng.integers(1, min(3, len(record.keywords)) + 1))
         words = [str(word) for word in rng.choice(record.keywords, count, replace=False)]

@@ -1,12 +1,12 @@
 """Captions to token ids: byte-level byte-pair encoding (section 2.2)."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from dalle_base.common.errors import UserError
@@ -47,35 +47,6 @@ class TextTokenizer:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._dropout: BPEDropout | None = None  # made when it is first asked for
-
-    @classmethod
-    def train(cls, captions: Iterable[str], vocab_size: int = 16384) -> Self:
-        """Learn an encoding of at most `vocab_size` tokens (256 or more).
-
-        A small corpus may hold fewer pairs worth merging: `vocab_size` then comes out smaller.
-        """
-        if vocab_size < 256:
-            raise UserError(f"vocab_size is {vocab_size}: write at least 256, one for each byte")
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.normalizer = normalizers.Sequence(
-            [
-                normalizers.NFKC(),
-                normalizers.Lowercase(),
-                normalizers.Replace(Regex(r"\s+"), " "),
-                normalizers.Strip(),
-            ]
-        )
-        # The space goes in front, so a word is the same token at a caption's start as within it.
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            min_frequency=2,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        tokenizer.train_from_iterator(captions, trainer)
-        return cls(tokenizer)
 
     @property
     def vocab_size(self) -> int:

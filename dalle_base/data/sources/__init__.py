@@ -20,6 +20,7 @@ SOURCES: Registry[type[DataConfig]] = Registry(
         "folder": "dalle_base.data.sources.folder:FolderConfig",
         "datasets": "dalle_base.data.sources.hub:DatasetsConfig",
         "shapes": "dalle_base.data.sources.shapes:ShapesConfig",
+        "mixture": "dalle_base.data.sources.mixture:MixtureConfig",
     }
 )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -24,7 +26,10 @@ class Record(NamedTuple):
     caption: str | None
     artist: str = ""
     keywords: tuple[str, ...] = ()
-    mirrorable: bool = True
+    mirrorable: bool = False
+    """Whether the data says that a horizontal flip keeps image and caption true."""
+    wordings: tuple[str, ...] = ()
+    """Other captions that say the same, to train on."""
 
 
 class Source(Protocol):
@@ -37,9 +42,19 @@ class Source(Protocol):
     def has_caption(self, index: int) -> bool: ...
 
 
+def first_with_same_image(source: Source, index: int) -> int:
+    """Return the first index whose record is that of `index`: a mixture repeats records.
+
+    What is computed once for each image can be kept under it.
+    """
+    find = getattr(source, "first_with_same_image", None)
+    return index if find is None else find(index)
+
+
 class Subset:
     """Some of a source's records."""
 
+    # `indices` rise, so that the first of several with one image can be found.
     def __init__(self, source: Source, indices: list[int]) -> None:
         self.source, self.indices = source, indices
 
@@ -51,6 +66,35 @@ class Subset:
 
     def has_caption(self, index: int) -> bool:
         return self.source.has_caption(self.indices[index])
+
+    def first_with_same_image(self, index: int) -> int:
+        first = first_with_same_image(self.source, self.indices[index])
+        at = bisect_left(self.indices, first, 0, index)
+        return at if self.indices[at] == first else index
+
+
+class Joined:
+    """The records of several sources, one source after the other."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = list(sources)
+        self.ends = list(accumulate(map(len, self.sources)))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def find(self, index: int) -> tuple[Source, int]:
+        """Return the source that a record is in, and where."""
+        part = bisect_right(self.ends, index)
+        return self.sources[part], index - (self.ends[part - 1] if part else 0)
+
+    def record(self, index: int) -> Record:
+        source, at = self.find(index)
+        return source.record(at)
+
+    def has_caption(self, index: int) -> bool:
+        source, at = self.find(index)
+        return source.has_caption(at)
 
 
 def open_paths(make: Callable[[str], Source], config: PathConfig) -> tuple[Source, Source]:

@@ -1,11 +1,14 @@
 """Parquet files, or any dataset that the `datasets` library loads by name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dalle_base.common.errors import UserError
 from dalle_base.data.config import PathConfig
+from dalle_base.data.forms import wordings
 from dalle_base.data.sources.base import Record, Source, open_paths
 
 
@@ -25,6 +28,14 @@ class DatasetsConfig(PathConfig):
     """Column with a list of words that sometimes stand in for the caption, if any."""
     mirrorable_column: str = ""
     """Column that says whether an image and its caption survive a horizontal flip, if any."""
+    caption_forms: bool = False
+    """Train half of the time on another wording of the caption ("a red heart icon on white")."""
+    name_column: str = ""
+    """Column with what the image shows, for caption_forms; where empty, the caption."""
+    colour_column: str = ""
+    """Column with the colour of what it shows, for caption_forms, if any."""
+    ground_column: str = ""
+    """Column with the colour that it stands on, for caption_forms, if any."""
 
     def open(self) -> tuple[Source, Source]:
         """Return the training and the held-out source."""
@@ -52,7 +63,8 @@ class DatasetsSource:
             raise UserError(f"dataset {path!r} cannot be loaded: {reason}") from None
         assert isinstance(rows, datasets.Dataset)
         wanted = [config.image_column, config.artist_column, config.keywords_column]
-        for column in [*wanted, config.mirrorable_column]:
+        wanted += [config.mirrorable_column, config.name_column]
+        for column in [*wanted, config.colour_column, config.ground_column]:
             if column and column not in rows.column_names:
                 raise UserError(
                     f"dataset {path!r} has no column {column!r}; it has "
@@ -77,8 +89,17 @@ class DatasetsSource:
             row.get(config.caption_column),
             row[config.artist_column] if config.artist_column else "",
             tuple(row[config.keywords_column] or ()) if config.keywords_column else (),
-            bool(row[config.mirrorable_column]) if config.mirrorable_column else True,
+            bool(row[config.mirrorable_column]) if config.mirrorable_column else False,
+            self._wordings(row) if config.caption_forms else (),
         )
+
+    def _wordings(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        config = self.config
+        columns = config.name_column or config.caption_column, config.colour_column
+        name, colour, ground = (
+            (row.get(column) or "") if column else "" for column in (*columns, config.ground_column)
+        )
+        return wordings(name, colour, ground)
 
     def has_caption(self, index: int) -> bool:
         return bool(self.captions and (self.captions[index] or "").strip())
