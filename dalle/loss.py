@@ -22,6 +22,15 @@ class Losses(NamedTuple):
     image: Tensor
 
 
+def noisy(codes: Tensor, most: float) -> Tensor:
+    """Codes [B, RC], a share of each row's (0 to `most`) exchanged for those of the row before."""
+    if not most:
+        return codes
+    shares = torch.rand(len(codes), 1, device=codes.device) * most
+    exchanged = torch.rand(codes.shape, device=codes.device) < shares
+    return torch.where(exchanged, codes.roll(1, dims=0), codes)
+
+
 Part = tuple[nn.Linear, Tensor, Tensor]
 """A head, what it reads [B, n, d], and its targets [B, n]."""
 

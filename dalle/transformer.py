@@ -12,7 +12,7 @@ from dalle.cache_plan import CachePlan, plan_cache
 from dalle.config import TransformerConfig
 from dalle.initialise import initialise
 from dalle.layers import ACTIVATIONS, NORMS, mlp_widths, rotary_angles, rotate
-from dalle.loss import Losses, stream_losses
+from dalle.loss import Losses, noisy, stream_losses
 from dalle.patterns import make_pattern
 from dalle.patterns.base import Pattern
 from dalle_base.common.errors import UserError
@@ -215,17 +215,11 @@ class Transformer(nn.Module):
         if self.training and self.config.text_drop:
             left_out = torch.rand(len(tokens), 1, device=tokens.device) < self.config.text_drop
             tokens = tokens.masked_fill(left_out, PADDING)
-        read = self._noisy(codes) if self.training and self.config.code_noise else codes
+        read = noisy(codes, self.config.code_noise) if self.training else codes
         h_text, h_image = self._outputs(tokens, read)
         weight = self.config.text_loss_weight
         heads = (self.text_head, h_text, tokens), (self.image_head, h_image, codes)
         return stream_losses(*heads, text_weight=weight)
-
-    def _noisy(self, codes: Tensor) -> Tensor:
-        """Codes [B, RC], a random share of each row's exchanged for those of the row before."""
-        shares = torch.rand(len(codes), 1, device=codes.device) * self.config.code_noise
-        exchanged = torch.rand(codes.shape, device=codes.device) < shares
-        return torch.where(exchanged, codes.roll(1, dims=0), codes)
 
     def forward(self, tokens: Tensor, codes: Tensor) -> Losses:
         """`loss`, under the name that data-parallel wrappers call."""

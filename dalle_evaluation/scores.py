@@ -50,12 +50,13 @@ def choose_held_out(source: Source, count: int, size: int) -> HeldOutImages:
     return HeldOutImages(
         # An image that could not be read was replaced by another, with that one's caption.
         [with_artist(source.record(example.index)) for example in chosen],
-        [_image(example.pixels) for example in chosen],
-        [_image(images[i, i].pixels) for i in others],
+        [image_of(example.pixels) for example in chosen],
+        [image_of(images[i, i].pixels) for i in others],
     )
 
 
-def _image(pixels: np.ndarray) -> Image.Image:
+def image_of(pixels: np.ndarray) -> Image.Image:
+    """An array uint8 [3, H, W] as an image."""
     return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 

@@ -68,6 +68,7 @@ def test_a_block_is_what_the_formulas_say():
     x = torch.randn(2, model.stream.length, model.config.d_model)
 
     norm, attention = block.attention_norm, block.attention
+    assert isinstance(norm, nn.LayerNorm)
     normed = F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias)
     q, k, v = (normed @ attention.qkv.weight.T + attention.qkv.bias).chunk(3, dim=-1)
     heads = []
@@ -98,6 +99,8 @@ def test_codes_know_their_row_and_column():
     model = build()
     _, codes = inputs(model)
     x = model.embed_codes(codes)
+    assert model.row_embedding
+    assert model.column_embedding
     for j in range(model.stream.image_length):
         place = model.row_embedding.weight[j // 4] + model.column_embedding.weight[j % 4]
         torch.testing.assert_close(x[:, j], model.image_embedding(codes[:, j]) + place)

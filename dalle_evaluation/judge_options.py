@@ -1,0 +1,109 @@
+"""What the judge is asked for (`evaluate.py --judge`). Needs no torch."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from dalle_base.common.errors import UserError
+
+CONCEPTS = 500
+"""Concepts among which an image has to find its own."""
+EVERY_ARTIST = "all"
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Which images are judged, and among how many."""
+
+    concepts: int = CONCEPTS
+    """Concepts in a group, or as many as there are."""
+    candidates: int = 1
+    """Images sampled of each caption; of several, the reranker's favourite is judged as well."""
+    artist: str = ""
+    """Whose style the captions name; empty: the second artist in number of training images. `all`:
+    anyone's but the reference's. Held-out pairs are always anyone's."""
+    reference: str = ""
+    """Whose images are to be found; empty: the artist with the most training images."""
+    held_out_concepts: str = ""
+    """Parquet file of concepts that training never saw; empty: the one beside data.path."""
+    nearest: bool = True
+    """Whether the samples' nearest training images are looked for."""
+    resamples: int = 1000
+    """Of the intervals."""
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` for values that make no sense."""
+        if self.concepts < 2:
+            raise UserError(f"--judge {self.concepts}: an image is looked for among 2 or more")
+        if self.candidates < 1 or self.resamples < 1:
+            raise UserError("--candidates and --resamples must be at least 1")
+        if self.artist and self.artist == self.reference:
+            raise UserError(
+                f"--judge-artist and --judge-reference are both {self.artist!r}: name two artists"
+            )
+
+
+def add_judge(parser: argparse.ArgumentParser) -> None:
+    """Add the judge's options."""
+    group = parser.add_argument_group(
+        "the judge", "a network trained elsewhere looks for a concept among another artist's images"
+    )
+    group.add_argument(
+        "--judge",
+        type=int,
+        nargs="?",
+        const=CONCEPTS,
+        metavar="N",
+        help="find concepts among N (default: %(const)s)",
+    )
+    group.add_argument(
+        "--candidates", type=int, default=1, help="also judge the reranker's best of so many"
+    )
+    add_artists(group)
+    group.add_argument(
+        "--nearest",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="look for the samples' nearest training images, which takes minutes on a CPU",
+    )
+    group.add_argument(
+        "--sheet", type=Path, help="image to write: the first samples beside the real images"
+    )
+
+
+def add_artists(group: argparse._ActionsContainer) -> None:
+    """Add the options that say which images are compared."""
+    group.add_argument(
+        "--judge-artist",
+        default="",
+        help="style that captions name, or all (default: the second in number of images)",
+    )
+    group.add_argument(
+        "--judge-reference",
+        default="",
+        help="artist of the images to find (default: the first in number of images)",
+    )
+    group.add_argument(
+        "--held-out-concepts",
+        default="",
+        help="parquet file of unseen concepts (default: held_out_concepts.parquet by data.path)",
+    )
+
+
+def judging_of(options: argparse.Namespace) -> Judging | None:
+    """Return what is asked for, or None without --judge. Raises `UserError`."""
+    if options.judge is None:
+        if options.candidates != 1 or options.sheet:
+            raise UserError("--candidates and --sheet are for the judge: give --judge as well")
+        return None
+    if not options.config:
+        raise UserError("--judge needs --config, whose data has the concepts")
+    return Judging(
+        concepts=options.judge,
+        candidates=options.candidates,
+        artist=options.judge_artist,
+        reference=options.judge_reference,
+        held_out_concepts=options.held_out_concepts,
+        nearest=options.nearest,
+        resamples=options.resamples,
+    )
