@@ -197,6 +197,25 @@ def test_a_run_is_not_resumed_under_another_config(stage_one: Callable[..., Any]
     assert "optimiser.lr=0.003, not 0.1" in error
 
 
+def test_what_changes_no_weight_may_change_when_a_run_is_resumed(
+    stage_two: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Also: which model a run keeps, and how the folder says it is sampled from."""
+    stage_two("run", "run.updates=1")
+    others = ["previews=[a red heart]", "sampling.temperature=0.5", "keep=last"]
+    status, printed, error = stage_two("run", "run.updates=2", *others)
+    assert status == 0, error
+    assert "resumed" in printed
+    folder = tmp_path / "run/model"
+    assert read_yaml(folder / "config.yaml")["sampling"]["temperature"] == 0.5
+    last = load_file(folder / "model.safetensors")
+    average = load_file(tmp_path / "run/checkpoint/model.safetensors")
+    assert all(torch.equal(last[key], average[key].bfloat16()) for key in average)
+    status, _, error = stage_two("run", "run.updates=3", "keep=first")
+    assert status == 2
+    assert "keep is 'first'; use one of best, last" in error
+
+
 def test_a_run_of_an_earlier_version_is_resumed(
     stage_two: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -36,10 +36,11 @@ from dalle_base.training.memory import keep_freed_memory
 from dalle_base.training.trainer import Trainer
 
 # What may differ between an interrupted run and the command that resumes it.
-FREE_KEYS = {
-    *("out", "updates", "minutes", "compile", "mixed_precision"),
-    *("log_every", "evaluate_every", "save_every"),
-}
+FREE_KEYS = (
+    *("run.out", "run.updates", "run.minutes", "run.compile", "run.mixed_precision"),
+    *("run.log_every", "run.evaluate_every", "run.save_every"),
+    *("previews", "sampling", "keep"),
+)
 
 
 class Stateful(Protocol):
@@ -117,7 +118,7 @@ class Run:
         )
         now = _flatten(to_mapping(self.config))
         for key in sorted(set(before) | set(now)):
-            free = key.startswith("run.") and key.removeprefix("run.") in FREE_KEYS
+            free = any(key == name or key.startswith(f"{name}.") for name in FREE_KEYS)
             if before.get(key) != now.get(key) and not free:
                 raise UserError(
                     f"{self.folder} holds a run with {key}={before.get(key)}, not "
