@@ -1,5 +1,6 @@
 """The size of a dual encoder. The defaults are ViT-B/32 (CLIP, section 2.4)."""
 
+import math
 from dataclasses import dataclass, field
 
 from dalle_base.common.errors import UserError
@@ -87,6 +88,33 @@ class DualEncoderConfig:
 
 
 @dataclass
+class SpoiledConfig:
+    """Wrong images of a caption, which its right ones must beat."""
+
+    path: str = ""
+    """Parquet file with the columns image, caption and exact, such as `python -m
+    experiments.spoiled` writes; empty: CLIP."""
+    weight: float = 1.0
+    """Weight of this loss beside the contrastive one."""
+    groups: int = 32
+    """Captions with a right and a wrong image in each update (of each process)."""
+    wrong: int = 4
+    """Most wrong images of a caption in an update."""
+    held_out_share: float = 0.1
+    """Share of these captions to measure on."""
+
+    def validate(self) -> None:
+        """Raise `UserError` on impossible values."""
+        if not (self.weight > 0 and math.isfinite(self.weight)):
+            raise UserError("loss.spoiled.weight must be above 0 (an empty path: none of it)")
+        for name in ("groups", "wrong"):
+            if getattr(self, name) < 1:
+                raise UserError(f"loss.spoiled.{name} must be at least 1")
+        if not 0 < self.held_out_share < 1:
+            raise UserError("loss.spoiled.held_out_share must be above 0 and below 1")
+
+
+@dataclass
 class LossConfig:
     """The contrastive loss."""
 
@@ -99,9 +127,12 @@ class LossConfig:
     """Lists of words that make a caption wrong in one another's place, "cyan|turquoise" for words
     that mean the same. Each image then also has its caption with a word exchanged as a negative
     (Yuksekgonul et al. 2022, arXiv 2210.01936); empty: CLIP."""
+    spoiled: SpoiledConfig = field(default_factory=SpoiledConfig)
+    """Wrong images as negatives of their caption."""
 
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""
+        self.spoiled.validate()
         if self.chunk < 0:
             raise UserError("loss.chunk must be at least 0")
         if self.same_caption not in SAME_CAPTION:

@@ -111,17 +111,18 @@ class PairMaker:
         """Return images [B, 3, S, S] with the varied captions of their keys."""
         captions = varied_captions(source, keys, self.options)
         seeds = [seed for _, seed in keys]
-        tokens = self._encode(captions, seeds)
+        tokens = self.encode(captions, seeds)
         wrong = tokens[:0]
         if self.confusions:
             nearly = [
                 self.confusions(caption, np.random.default_rng((seed, 2)))
                 for caption, seed in zip(captions, seeds, strict=True)
             ]
-            wrong = self._encode(nearly, seeds)
+            wrong = self.encode(nearly, seeds)
         return Batch(images, tokens, concepts_of(source, [index for index, _ in keys]), wrong)
 
-    def _encode(self, captions: list[str], seeds: list[int]) -> Tensor:
+    def encode(self, captions: list[str], seeds: list[int]) -> Tensor:
+        """Return captions as token ids [B, T], with the BPE dropout of their seeds."""
         dropout = self.options.bpe_dropout
         return encode_captions(self.text_tokenizer, captions, self.config, dropout, seeds)
 

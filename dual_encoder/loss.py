@@ -55,6 +55,19 @@ def contrastive_loss(
     return total / (2 * len(images))
 
 
+def preference_loss(images: Tensor, text: Tensor, scale: Tensor, members: Tensor) -> Tensor:
+    """The mean over captions of the cross-entropy of their right image among their wrong ones.
+
+    `images` [n, E] and `text` [G, E] are features of length 1. `members`, int64 [G, 1 + W], says
+    which images are a caption's: the right one, then the wrong ones; -1: no image. A caption
+    without a wrong image costs nothing. No caption sees another one's images, so with several
+    processes of as many captions the average of their losses is that of all.
+    """
+    cosines = (images[members.clamp(min=0)] * text[:, None]).sum(dim=-1)
+    logits = (scale * cosines).masked_fill(members < 0, -torch.inf)
+    return F.cross_entropy(logits, members.new_zeros(len(members)))
+
+
 def _cross_entropy(
     queries: Tensor,
     own: Tensor,

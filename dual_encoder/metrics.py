@@ -1,11 +1,14 @@
 """How well a dual encoder finds captions for images, and images for captions."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from dual_encoder.examples import HeldOut
 from dual_encoder.loss import LossConfig, contrastive_loss
 from dual_encoder.ranker import Ranker
+from dual_encoder.spoiled import Group, squares
 
 RECALLS = (1, 5, 10)
 """Recall@k is the share of queries whose own is among their k best."""
@@ -75,3 +78,20 @@ def measure_features(
     with torch.inference_mode():
         value = contrastive_loss(images, text, scale, held_out.concepts, loss, alone=True)
     return {"held_out_loss": value.item(), **retrieval(images, text, held_out.captions)}
+
+
+def spoiled_accuracy(ranker: Ranker, groups: Sequence[Group]) -> float:
+    """The share of captions of which a right image scores above all wrong ones: it is chosen.
+
+    A wrong image that scores the same counts as a better one.
+    """
+    size, chosen = ranker.model.config.image_size, 0
+    text = ranker.text_features([group.caption for group in groups])
+    contents = [content for group in groups for content in (*group.right, *group.wrong)]
+    scores = ranker.image_features(squares(contents, size)).split(
+        [len(group.right) + len(group.wrong) for group in groups]
+    )
+    for group, features, caption in zip(groups, scores, text, strict=True):
+        right, wrong = (features @ caption).split([len(group.right), len(group.wrong)])
+        chosen += bool(right.max() > wrong.max())
+    return chosen / len(groups)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle.checkpoint import load_text_to_image
-from dalle.config import Sampling
+from dalle.checkpoint import SavedTransformer, load_text_to_image
+from dalle.config import Sampling, SamplingDefaults
 from dalle.generate import TO_SAMPLE, Progress
 from dalle.likelihood import log_likelihood
 from dalle.memory import fitting_batch
@@ -92,9 +92,13 @@ def test_images_of_any_size_have_codes(model: TextToImage) -> None:
     assert (again == codes).float().mean() > 0.5
 
 
-def test_guidance_is_used_where_the_model_was_trained_for_it(model: TextToImage) -> None:
+def test_a_folder_says_how_its_model_is_sampled(model: TextToImage) -> None:
+    """Those from before it did: with guidance, where they were trained for it."""
     assert model.sampling.guidance_scale == 1
-    assert load_text_to_image(MODELS / "emoji").sampling.guidance_scale == 4
+    assert load_text_to_image(MODELS / "emoji").sampling.temperature == 0.25
+    for text_drop, scale in ((0.1, 4), (0.0, 1)):
+        stored = SavedTransformer.read({"model": {"text_drop": text_drop}}, "config.yaml")
+        assert stored.sampling == SamplingDefaults(guidance_scale=scale)
     with pytest.raises(UserError, match="trained without"):
         model.generate("a red circle", guidance_scale=2)
 
