@@ -60,8 +60,13 @@ def rotary_angles(stream: Stream, head_width: int) -> Tensor:
     return torch.cat([place[:, None] * frequencies for place in (row, column)], dim=1)
 
 
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn queries or keys [B, H, n, D] by the angles [n, D/2] of their positions."""
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+def rotation(angles: Tensor) -> Tensor:
+    """The cosines and sines of angles [n, D/2] as `rotate` reads them, [2, n, D/2]."""
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn queries or keys [B, H, n, D] by the `rotation` [2, n, D/2] of their positions."""
+    cos, sin = turn.to(x.dtype)
     one, other = x.chunk(2, dim=-1)
     return torch.cat([one * cos - other * sin, one * sin + other * cos], dim=-1)

@@ -11,7 +11,7 @@ from dalle.attention import PatternAttention
 from dalle.cache_plan import CachePlan, plan_cache
 from dalle.config import TransformerConfig
 from dalle.initialise import initialise
-from dalle.layers import ACTIVATIONS, NORMS, mlp_widths, rotary_angles, rotate
+from dalle.layers import ACTIVATIONS, NORMS, mlp_widths, rotary_angles, rotate, rotation
 from dalle.loss import Losses, noisy, stream_losses
 from dalle.patterns import make_pattern
 from dalle.patterns.base import Pattern
@@ -34,19 +34,19 @@ class Attention(nn.Module):
         widths = [config.head_width] * 2 if config.qk_norm else []
         self.qk_norms = nn.ModuleList(nn.RMSNorm(width) for width in widths)
 
-    def forward(self, x: Tensor, attend: Attend, angles: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, attend: Attend, turn: Tensor | None = None) -> Tensor:
         q, k, v = rearrange(self.qkv(x), "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.heads)
         if self.qk_norms:
             q, k = (norm(each) for norm, each in zip(self.qk_norms, (q, k), strict=True))
-        if angles is not None:
-            q, k = rotate(q, angles), rotate(k, angles)
+        if turn is not None:
+            q, k = rotate(q, turn), rotate(k, turn)
         return self.out(rearrange(attend(q, k, v), "b h n d -> b n (h d)"))
 
 
 class Block(nn.Module):
     """A pre-norm residual block: attention, then an MLP four times as wide as the stream.
 
-    `angles` [n, D/2] turn the queries and keys of rotary positions.
+    `turn` [2, n, D/2] is the rotation of the queries and keys of rotary positions.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -61,8 +61,8 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(read, d_model)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, attend: Attend, angles: Tensor | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), attend, angles))
+    def forward(self, x: Tensor, attend: Attend, turn: Tensor | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), attend, turn))
         return x + self.dropout(self.mlp_out(self.activation(self.mlp_in(self.mlp_norm(x)))))
 
 
@@ -80,7 +80,7 @@ class Transformer(nn.Module):
     """
 
     tables = ("start", "text_position", "text_padding")
-    angles: Tensor | None
+    turns: Tensor | None
 
     def __init__(self, config: TransformerConfig) -> None:
         config.validate()
@@ -97,8 +97,9 @@ class Transformer(nn.Module):
         rotary = config.positions == "rotary"
         self.row_embedding = None if rotary else nn.Embedding(config.rows, d_model)
         self.column_embedding = None if rotary else nn.Embedding(config.columns, d_model)
-        angles = rotary_angles(self.stream, config.head_width) if rotary else None
-        self.register_buffer("angles", angles, persistent=False)
+        # Not the angles: models in bfloat16 would round large ones by a quarter of a turn.
+        turns = rotation(rotary_angles(self.stream, config.head_width)) if rotary else None
+        self.register_buffer("turns", turns, persistent=False)
         self.dropout = nn.Dropout(config.dropout)
 
         # One pattern, one mask, however many layers share it.
@@ -171,15 +172,15 @@ class Transformer(nn.Module):
         """
         if attends is None:
             attends = [self.attentions[pattern.name] for pattern in self.patterns]
-        angles = self.angles
-        if angles is not None:
+        turn = self.turns
+        if turn is not None:
             places = index + self.stream.text_inputs if index is not None else slice(x.shape[1])
-            angles = angles[places]
+            turn = turn[:, places]
         for block, attend in zip(self.blocks, attends, strict=True):
             if self.config.recompute and self.training:
-                x = checkpoint(block, x, attend, angles, use_reentrant=False)
+                x = checkpoint(block, x, attend, turn, use_reentrant=False)
             else:
-                x = block(x, attend, angles)
+                x = block(x, attend, turn)
         return self.norm(x)
 
     def logits(self, tokens: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from dalle_base.common.checkpoint import load_into
 from dalle_base.common.errors import UserError, command
 from dalle_base.common.files import check_free
 from dalle_published.archives import Archive, named_tensors, read_archive
-from dalle_published.shapes import check_shapes
+from dalle_published.shapes import check_image_size, check_shapes
 from dalle_published.unpickling import StandIn, StoredTensor
 from dvae.checkpoint import save_tokenizer
 from dvae.config import DVAEConfig, NetworkConfig
@@ -99,11 +99,7 @@ def read_config(
         decoder_init=size("decoder", "blocks.input.w", 0),
     )
     network.validate()
-    if image_size < 1 or image_size % network.downsampling:
-        raise UserError(
-            f"--image-size is {image_size}: write a multiple of the {network.downsampling} pixels "
-            "that one code stands for"
-        )
+    check_image_size(image_size, network.downsampling)
     config = DVAEConfig(
         image_size=image_size,
         grid=image_size // network.downsampling,

@@ -1,4 +1,4 @@
-"""Whether a published file has the tensors that a network needs, before any value is read."""
+"""Whether a published file has the tensors that a network needs, and its images a fitting size."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,3 +32,12 @@ def check_shapes(path: Path, found: Shapes, needed: Shapes, network: str) -> Non
 
 def _more(names: list[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def check_image_size(image_size: int, downsampling: int) -> None:
+    """Raise `UserError` unless images of a size, in pixels, come out as a grid of whole codes."""
+    if image_size < 1 or image_size % downsampling:
+        raise UserError(
+            f"--image-size is {image_size}: write a multiple of the {downsampling} pixels "
+            "that one code stands for"
+        )

@@ -17,7 +17,7 @@ from dalle_base.common.checkpoint import load_into
 from dalle_base.common.errors import UserError, command
 from dalle_base.common.files import check_free
 from dalle_published.archives import Archive, named_tensors, read_archive
-from dalle_published.shapes import Shapes, check_shapes
+from dalle_published.shapes import Shapes, check_image_size, check_shapes
 from dalle_published.taming_config import check_taming_config, read_taming_config
 from dalle_published.unpickling import StoredTensor
 from dvae.checkpoint import save_tokenizer
@@ -145,11 +145,7 @@ def read_config(path: Path, shapes: Shapes, image_size: int) -> VQGANConfig:
         code_width=size("quant_conv.weight"),
     )
     network.validate()
-    if image_size < 1 or image_size % network.downsampling:
-        raise UserError(
-            f"--image-size is {image_size}: write a multiple of the {network.downsampling} pixels "
-            "that one code stands for"
-        )
+    check_image_size(image_size, network.downsampling)
     gumbel = "quantize.embed.weight" in shapes
     config = VQGANConfig(
         image_size=image_size,

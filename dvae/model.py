@@ -6,7 +6,7 @@ from torch import Tensor
 from dvae.config import DVAEConfig
 from dvae.networks import Decoder, Encoder, GridAttention, map_pixels, one_hot, unmap_pixels
 from dvae.objective import negative_elb
-from dvae.tokenizer import ImageTokenizer, LossReport
+from dvae.tokenizer import ImageTokenizer, LossReport, leave_uncompiled
 
 
 class DiscreteVAE(ImageTokenizer):
@@ -62,10 +62,5 @@ class DiscreteVAE(ImageTokenizer):
         return negative_elb(options, images, logits, self.decoder, step)
 
     def compile_networks(self) -> None:
-        for module in self.modules():
-            # Compiled in one graph with what follows, under bfloat16 autocast on a CPU, attention
-            # would lose the gradient of everything before it (PyTorch 2.13): a test holds compiled
-            # gradients to eager.
-            if isinstance(module, GridAttention):
-                module.forward = torch.compiler.disable(module.forward)  # type: ignore
+        leave_uncompiled(self, GridAttention)
         super().compile_networks()

@@ -22,6 +22,17 @@ class LossReport:
     what further losses of images (perceptual, adversarial) are added to. None: there are none."""
 
 
+def leave_uncompiled(network: nn.Module, kind: type[nn.Module]) -> None:
+    """Keep torch.compile out of the modules of a kind: of attention.
+
+    Compiled in one graph with what follows, under bfloat16 autocast on a CPU, attention would lose
+    the gradient of everything before it (PyTorch 2.13): tests hold compiled gradients to eager.
+    """
+    for module in network.modules():
+        if isinstance(module, kind):
+            module.forward = torch.compiler.disable(module.forward)  # type: ignore
+
+
 class ImageTokenizer(nn.Module, ABC):
     """Images to grids of discrete codes and back.
 

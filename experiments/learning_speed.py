@@ -10,8 +10,7 @@ captions that name the artist, with the averaged weights. Each run's metrics.jso
 
 import time
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +19,9 @@ from dalle_base.common.errors import UserError, command
 from dalle_base.data.sources import open_sources
 from dalle_base.training.config import RunConfig
 from train_dalle import TrainDALLE, train
+
+if TYPE_CHECKING:
+    from dalle_base.data.sources.base import Source
 
 
 @dataclass
@@ -46,14 +48,14 @@ def main() -> None:
         run.write(f"{time.process_time() - started:.0f} s of one core, measurements included")
 
 
-def of_whole_captions(source: Any, images: int) -> list[int]:
+def of_whole_captions(source: "Source", images: int) -> list[int]:
     """Indices of so many images or a few less, all those of some captions, the same each time."""
     places: dict[str, list[int]] = {}
     for index in range(len(source)):
         places.setdefault(source.record(index).caption or "", []).append(index)
     captions = np.random.default_rng(0).permutation(sorted(places))
     chosen: list[int] = []
-    for caption in islice(captions, images):
+    for caption in captions:
         if len(chosen) + len(places[caption]) <= images:
             chosen += places[caption]
     if not chosen:

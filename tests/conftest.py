@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rankers import TINY
+
+import train_clip
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,5 +77,18 @@ def run_in_two_processes() -> Callable[..., None]:
         assert done.returncode == 0, done.stderr
         for complaint in ("Warning", "terminate called", "destroy_process_group", "Traceback"):
             assert complaint not in done.stderr, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def train_ranker(
+    image_folder: Path, tmp_path: Path, run_script: Callable[..., tuple[int, str, str]]
+) -> Callable[..., tuple[int, str, str]]:
+    """Train a tiny dual encoder in a folder of a name, with overrides."""
+
+    def run(name: str, *overrides: str) -> tuple[int, str, str]:
+        places = (f"data.path={image_folder}", f"run.out={tmp_path / name}")
+        return run_script(train_clip.main, *TINY, *places, *overrides)
 
     return run

@@ -1,6 +1,8 @@
 """Small dual encoders for tests: one that knows three colours, in about a second."""
 
 import functools
+import json
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -13,6 +15,12 @@ from dual_encoder.model import DualEncoder
 from dual_encoder.ranker import Ranker
 from dual_encoder.text import encode_captions
 
+TINY = [  # overrides of train_clip.py
+    *("model.embed_dim=8", "model.image_size=16", "model.patch_size=8", "model.vocab_size=300"),
+    *("model.text_length=12", "model.vision={width: 16, layers: 1, heads: 2}"),
+    *("model.text={width: 8, layers: 1, heads: 2}", "optimiser.lr=0.003", "run.log_every=1"),
+    *("data.held_out_share=0.3", "run.batch_size=4"),
+]
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 230)}
 
 
@@ -61,3 +69,8 @@ def colour_ranker() -> Ranker:
 def plain(colour: str, size: int = 12) -> Image.Image:
     """An image of one colour."""
     return Image.new("RGB", (size, size), COLOURS[colour])
+
+
+def log_lines(folder: Path) -> list[dict[str, float]]:
+    """What a run has logged, line by line."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

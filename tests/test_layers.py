@@ -8,7 +8,7 @@ from builders import build, inputs, tiny
 from torch.nn import functional as F
 
 from dalle.generate import decode_step, prefill
-from dalle.layers import gated_silu, mlp_widths, rotary_angles, rotate, squared_relu
+from dalle.layers import gated_silu, mlp_widths, rotary_angles, rotate, rotation, squared_relu
 from dalle.likelihood import log_likelihood
 from dalle.precision import in_precision
 from dalle.stream import Stream
@@ -73,7 +73,7 @@ def test_rotations_are_complex_products() -> None:
     angles = torch.randn(5, 4, dtype=torch.float64)
     turned = torch.complex(x[..., :4], x[..., 4:]) * torch.exp(1j * angles)
     expected = torch.cat([turned.real, turned.imag], dim=-1)
-    torch.testing.assert_close(rotate(x, angles), expected)
+    torch.testing.assert_close(rotate(x, rotation(angles)), expected)
 
 
 @pytest.mark.parametrize("grid", [(3, 4), (5, 2)])
@@ -81,9 +81,10 @@ def test_rotary_scores_depend_on_distances_in_rows_and_columns_alone(grid) -> No
     stream = Stream(3, *grid)
     angles = rotary_angles(stream, 16).double()
     assert angles.shape == (stream.length, 8)
+    turns = rotation(angles)
     q, k = torch.randn(2, 16, dtype=torch.float64)
-    every = rotate(q.expand(1, 1, stream.length, -1), angles)[0, 0]
-    scores = every @ rotate(k.expand(1, 1, stream.length, -1), angles)[0, 0].T
+    every = rotate(q.expand(1, 1, stream.length, -1), turns)[0, 0]
+    scores = every @ rotate(k.expand(1, 1, stream.length, -1), turns)[0, 0].T
     of: dict[tuple[int, int], float] = {}
     rows, columns = grid
     codes = range(rows * columns - 1)
@@ -136,6 +137,15 @@ def test_fewer_bits_change_the_likelihood_by_little() -> None:
     for precision in ("bfloat16", "int8"):
         got = log_likelihood(in_precision(model, precision), tokens, codes)
         torch.testing.assert_close(got, expected, rtol=0.005, atol=0)
+
+
+def test_rotations_stay_exact_in_bfloat16_however_late_the_position() -> None:
+    model = build(positions="rotary", text_length=250)
+    expected = model.turns
+    assert expected is not None
+    low = in_precision(model, "bfloat16").turns
+    assert low is not None
+    torch.testing.assert_close(low.float(), expected, rtol=0, atol=0.004)
 
 
 def test_recomputed_activations_change_no_gradient() -> None:

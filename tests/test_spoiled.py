@@ -1,7 +1,6 @@
 """Right and wrong images of a caption: sampled and checked, read, and learned from."""
 
 import io
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from rankers import log_lines
 from torch import Tensor, distributed, multiprocessing
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -39,12 +39,6 @@ from dual_encoder.spoiled import (
 from experiments import spoiled
 
 ROOT = Path(__file__).parents[1]
-TINY = [
-    *("model.embed_dim=8", "model.image_size=16", "model.patch_size=8", "model.vocab_size=300"),
-    *("model.text_length=12", "model.vision={width: 16, layers: 1, heads: 2}"),
-    *("model.text={width: 8, layers: 1, heads: 2}", "optimiser.lr=0.003", "run.log_every=1"),
-    *("data.held_out_share=0.3", "run.batch_size=4"),
-]
 MEMBERS = torch.tensor([[0, 1, 2, 3], [4, 5, -1, -1], [6, 7, 8, -1]])
 
 
@@ -70,21 +64,6 @@ def parquet(tmp_path: Path) -> Path:
         rows += [(png(colour), caption, True), (png(other), caption, False)]
         rows += [(png("green"), caption, False)]
     return write_rows(tmp_path / "spoiled.parquet", rows)
-
-
-@pytest.fixture
-def train(
-    image_folder: Path, tmp_path: Path, run_script: Callable[..., tuple[int, str, str]]
-) -> Callable[..., tuple[int, str, str]]:
-    def run(name: str, *overrides: str) -> tuple[int, str, str]:
-        places = (f"data.path={image_folder}", f"run.out={tmp_path / name}")
-        return run_script(train_clip.main, *TINY, *places, *overrides)
-
-    return run
-
-
-def lines(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def features() -> list[Tensor]:
@@ -285,19 +264,19 @@ def test_without_groups_the_loss_is_the_same_to_the_bit() -> None:
 
 
 def test_a_run_learns_from_groups_and_measures_others(
-    train: Callable[..., Any], tmp_path: Path, parquet: Path
+    train_ranker: Callable[..., Any], tmp_path: Path, parquet: Path
 ) -> None:
     options = [f"loss.spoiled.path={parquet}", "loss.spoiled.groups=3", "run.evaluate_every=2"]
-    status, printed, error = train("clip", "run.updates=4", "chunk_images=2", *options)
+    status, printed, error = train_ranker("clip", "run.updates=4", "chunk_images=2", *options)
     assert status == 0, error
     assert "7 captions with right and wrong images" in printed
     assert "whose right image comes first" in printed
-    assert train("parts", "run.updates=2", "chunk_images=2", *options)[0] == 0
-    assert train("parts", "run.updates=4", "chunk_images=2", *options)[0] == 0
-    whole, parts = lines(tmp_path / "clip"), lines(tmp_path / "parts")
+    assert train_ranker("parts", "run.updates=2", "chunk_images=2", *options)[0] == 0
+    assert train_ranker("parts", "run.updates=4", "chunk_images=2", *options)[0] == 0
+    whole, parts = log_lines(tmp_path / "clip"), log_lines(tmp_path / "parts")
     assert whole == parts
-    assert train("plain", "run.updates=4", "run.evaluate_every=2")[0] == 0
-    plain = lines(tmp_path / "plain")
+    assert train_ranker("plain", "run.updates=4", "run.evaluate_every=2")[0] == 0
+    plain = log_lines(tmp_path / "plain")
     assert whole[0]["loss"] > plain[0]["loss"]
     measured = [line["spoiled_accuracy"] for line in whole if "held_out_loss" in line]
     assert len(measured) == 2
@@ -308,10 +287,10 @@ def test_a_run_learns_from_groups_and_measures_others(
 
 
 def test_accuracy_is_the_share_of_captions_whose_right_image_is_chosen(
-    train: Callable[..., Any], tmp_path: Path
+    train_ranker: Callable[..., Any], tmp_path: Path
 ) -> None:
     """A ranker that likes some images of a caption better: with these right, or those."""
-    assert train("clip", "run.updates=1")[0] == 0
+    assert train_ranker("clip", "run.updates=1")[0] == 0
     ranker = load_dual_encoder(tmp_path / "clip/model")
     images = [png(colour) for colour in ("red", "green", "blue")]
     text = ranker.text_features(["a"])
@@ -365,10 +344,10 @@ def broken(path: Path, kind: str) -> Path:
     ],
 )
 def test_a_bad_file_is_one_line(
-    train: Callable[..., Any], tmp_path: Path, kind: str, named: str
+    train_ranker: Callable[..., Any], tmp_path: Path, kind: str, named: str
 ) -> None:
     path = broken(tmp_path / "x.parquet", kind)
-    status, _, error = train("clip", "run.updates=1", f"loss.spoiled.path={path}")
+    status, _, error = train_ranker("clip", "run.updates=1", f"loss.spoiled.path={path}")
     assert status == 2
     assert error.startswith("error: loss.spoiled.path")
     assert named in error
@@ -376,8 +355,8 @@ def test_a_bad_file_is_one_line(
 
 
 @pytest.mark.parametrize("option", ["weight=0", "groups=0", "wrong=0", "held_out_share=1"])
-def test_impossible_options_are_refused(train: Callable[..., Any], option: str) -> None:
-    status, _, error = train("clip", "run.updates=1", f"loss.spoiled.{option}")
+def test_impossible_options_are_refused(train_ranker: Callable[..., Any], option: str) -> None:
+    status, _, error = train_ranker("clip", "run.updates=1", f"loss.spoiled.{option}")
     assert status == 2
     assert f"loss.spoiled.{option.split('=')[0]}" in error
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rankers import TINY, log_lines
 from safetensors.torch import load_file
 
 import evaluate
-import train_clip
 from dalle_base.common.checkpoint import read_training_state
 from dalle_base.common.errors import UserError
 from dalle_base.common.images import open_image
@@ -24,28 +24,6 @@ from dual_encoder.examples import Confusions, HeldOut, concept, held_out_pairs
 from dual_encoder.loss import contrastive_loss
 from dual_encoder.metrics import classification, measure, ranks, retrieval
 
-TINY = [
-    *("model.embed_dim=8", "model.image_size=16", "model.patch_size=8", "model.vocab_size=300"),
-    *("model.text_length=12", "model.vision={width: 16, layers: 1, heads: 2}"),
-    *("model.text={width: 8, layers: 1, heads: 2}", "optimiser.lr=0.003", "run.log_every=1"),
-    *("data.held_out_share=0.3", "run.batch_size=4"),
-]
-
-
-@pytest.fixture
-def train(
-    image_folder: Path, tmp_path: Path, run_script: Callable[..., tuple[int, str, str]]
-) -> Callable[..., tuple[int, str, str]]:
-    def run(name: str, *overrides: str) -> tuple[int, str, str]:
-        places = (f"data.path={image_folder}", f"run.out={tmp_path / name}")
-        return run_script(train_clip.main, *TINY, *places, *overrides)
-
-    return run
-
-
-def lines(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
 
 def states(folder: Path) -> dict[str, Any]:
     average = load_file(folder / "checkpoint/model.safetensors")
@@ -53,12 +31,12 @@ def states(folder: Path) -> dict[str, Any]:
 
 
 def test_images_and_captions_to_a_model_that_ranks(
-    train: Callable[..., Any], tmp_path: Path, image_folder: Path
+    train_ranker: Callable[..., Any], tmp_path: Path, image_folder: Path
 ) -> None:
-    status, printed, error = train("clip", "run.updates=4", "run.evaluate_every=2")
+    status, printed, error = train_ranker("clip", "run.updates=4", "run.evaluate_every=2")
     assert status == 0, error
     assert "wrote" in printed
-    held_out = [line for line in lines(tmp_path / "clip") if "held_out_loss" in line]
+    held_out = [line for line in log_lines(tmp_path / "clip") if "held_out_loss" in line]
     assert [line["step"] for line in held_out] == [2, 4]
     for way in ("caption_to_picture", "picture_to_caption"):
         recalls = [held_out[-1][f"{way}_recall_{k}"] for k in (1, 5, 10)]
@@ -74,7 +52,7 @@ def test_images_and_captions_to_a_model_that_ranks(
     assert scores.abs().item() <= 1
 
 
-def test_pairs_are_learned(train: Callable[..., Any], tmp_path: Path) -> None:
+def test_pairs_are_learned(train_ranker: Callable[..., Any], tmp_path: Path) -> None:
     """The three colours of the images: the loss falls far below that of guessing, ln 6 = 1.79."""
     options = [
         "data.held_out_share=0",
@@ -82,15 +60,17 @@ def test_pairs_are_learned(train: Callable[..., Any], tmp_path: Path) -> None:
         "text.bpe_dropout=0",
         "optimiser.warmup_updates=10",
     ]
-    train("clip", "run.updates=60", "optimiser.lr=0.01", "optimiser.decay_updates=60", *options)
-    losses = [line["loss"] for line in lines(tmp_path / "clip") if "loss" in line]
+    train_ranker(
+        "clip", "run.updates=60", "optimiser.lr=0.01", "optimiser.decay_updates=60", *options
+    )
+    losses = [line["loss"] for line in log_lines(tmp_path / "clip") if "loss" in line]
     assert losses[0] > 1.6
     assert sum(losses[-10:]) / 10 < 1.2
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])
 def test_an_interrupted_run_equals_an_uninterrupted_one(
-    train: Callable[..., Any], tmp_path: Path, optimiser: str
+    train_ranker: Callable[..., Any], tmp_path: Path, optimiser: str
 ) -> None:
     """With dropout of all kinds, and encoded in chunks."""
     options = [
@@ -98,45 +78,47 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
         *("chunk_images=3", "loss.chunk=3"),
         *(f"optimiser.name={optimiser}", "run.evaluate_every=2"),
     ]
-    assert train("whole", "run.updates=6", *options)[0] == 0
-    assert train("parts", "run.updates=3", *options)[0] == 0
-    status, printed, _ = train("parts", "run.updates=6", *options)
+    assert train_ranker("whole", "run.updates=6", *options)[0] == 0
+    assert train_ranker("parts", "run.updates=3", *options)[0] == 0
+    status, printed, _ = train_ranker("parts", "run.updates=6", *options)
     assert status == 0
     assert "resumed" in printed
     whole, parts = states(tmp_path / "whole"), states(tmp_path / "parts")
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
-    kept = [[x for x in lines(tmp_path / n) if x["step"] != 3] for n in ("whole", "parts")]
+    kept = [[x for x in log_lines(tmp_path / n) if x["step"] != 3] for n in ("whole", "parts")]
     assert kept[0] == kept[1]
 
 
-def test_chunks_train_the_same_model(train: Callable[..., Any], tmp_path: Path) -> None:
-    train("plain", "run.updates=3")
-    train("chunks", "run.updates=3", "chunk_images=3", "loss.chunk=1")
-    plain, chunks = (lines(tmp_path / name) for name in ("plain", "chunks"))
+def test_chunks_train_the_same_model(train_ranker: Callable[..., Any], tmp_path: Path) -> None:
+    train_ranker("plain", "run.updates=3")
+    train_ranker("chunks", "run.updates=3", "chunk_images=3", "loss.chunk=1")
+    plain, chunks = (log_lines(tmp_path / name) for name in ("plain", "chunks"))
     for ours, theirs in zip(plain, chunks, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-def test_the_scale_never_leaves_its_bounds(train: Callable[..., Any], tmp_path: Path) -> None:
-    train("clip", "run.updates=5", "optimiser.lr=1.0", "optimiser.clip=1")
-    scales = [line["scale"] for line in lines(tmp_path / "clip") if "scale" in line]
+def test_the_scale_never_leaves_its_bounds(
+    train_ranker: Callable[..., Any], tmp_path: Path
+) -> None:
+    train_ranker("clip", "run.updates=5", "optimiser.lr=1.0", "optimiser.clip=1")
+    scales = [line["scale"] for line in log_lines(tmp_path / "clip") if "scale" in line]
     assert max(scales) <= 100.001
     assert states(tmp_path / "clip")["logit_scale"].exp() <= 100.001
 
 
 def test_fine_tuning_keeps_the_text_encoding_and_starts_from_the_weights(
-    train: Callable[..., Any], tmp_path: Path
+    train_ranker: Callable[..., Any], tmp_path: Path
 ) -> None:
-    train("first", "run.updates=1")
+    train_ranker("first", "run.updates=1")
     init = f"init={tmp_path / 'first/model'}"
-    assert train("second", "run.updates=1", "optimiser.lr=1e-9", init)[0] == 0
+    assert train_ranker("second", "run.updates=1", "optimiser.lr=1e-9", init)[0] == 0
     before, after = (
         load_file(tmp_path / n / "model/model.safetensors") for n in ("first", "second")
     )
     assert all(torch.allclose(before[name], after[name], atol=1e-3) for name in before)
     texts = [(tmp_path / n / "model/text.json").read_text() for n in ("first", "second")]
     assert texts[0] == texts[1]
-    status, _, error = train("third", "run.updates=1", "model.embed_dim=9", init)
+    status, _, error = train_ranker("third", "run.updates=1", "model.embed_dim=9", init)
     assert status == 2
     assert "this config needs" in error
 
@@ -153,9 +135,9 @@ def test_fine_tuning_keeps_the_text_encoding_and_starts_from_the_weights(
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line(
-    train: Callable[..., Any], option: str, named: str
+    train_ranker: Callable[..., Any], option: str, named: str
 ) -> None:
-    status, _, error = train("clip", "run.updates=1", option)
+    status, _, error = train_ranker("clip", "run.updates=1", option)
     assert status == 2
     assert error.startswith("error: ")
     assert named in error
@@ -204,8 +186,10 @@ def test_recalls_of_known_features() -> None:
     assert paired["picture_to_caption_recall_1"] == 0.5
 
 
-def test_measuring_takes_the_model_as_it_ships(train: Callable[..., Any], tmp_path: Path) -> None:
-    train("clip", "run.updates=1")
+def test_measuring_takes_the_model_as_it_ships(
+    train_ranker: Callable[..., Any], tmp_path: Path
+) -> None:
+    train_ranker("clip", "run.updates=1")
     ranker = load_dual_encoder(tmp_path / "clip/model")
     images = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
     captions = ["red", "green", "blue"]
@@ -227,7 +211,7 @@ def test_two_processes_train_and_measure(
     places = [f"data.path={image_folder}", f"run.out={tmp_path / 'clip'}"]
     options = ["run.updates=4", "run.evaluate_every=2", "run.batch_size=2", "chunk_images=1"]
     run_in_two_processes("train_clip.py", *TINY, *places, *options)
-    assert lines(tmp_path / "clip")[-1]["step"] == 4
+    assert log_lines(tmp_path / "clip")[-1]["step"] == 4
     load_dual_encoder(tmp_path / "clip/model")
 
 
@@ -248,12 +232,12 @@ def test_classification_counts_images_whose_own_caption_beats_the_others() -> No
 
 
 def test_evaluate_measures_a_dual_encoder(
-    train: Callable[..., Any],
+    train_ranker: Callable[..., Any],
     tmp_path: Path,
     image_folder: Path,
     run_script: Callable[..., tuple[int, str, str]],
 ) -> None:
-    train("clip", "run.updates=2")
+    train_ranker("clip", "run.updates=2")
     config = tmp_path / "data.yaml"
     config.write_text(f"data: {{path: {image_folder}, held_out_share: 0.5}}")
     folder = tmp_path / "clip/model"
@@ -306,22 +290,22 @@ def test_the_table_of_exchangeable_words_is_made_once() -> None:
 
 
 def test_a_run_makes_one_table_of_exchangeable_words(
-    train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    train_ranker: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
     make = Confusions.__init__
     monkeypatch.setattr(
         Confusions, "__init__", lambda self, lists: (made.append(lists), make(self, lists))[1]
     )
-    assert train("clip", "run.updates=3", "loss.confusable=[[red,green,blue]]")[0] == 0
+    assert train_ranker("clip", "run.updates=3", "loss.confusable=[[red,green,blue]]")[0] == 0
     assert made == [[["red", "green", "blue"]]]
 
 
-def test_wrong_captions_train(train: Callable[..., Any], tmp_path: Path) -> None:
+def test_wrong_captions_train(train_ranker: Callable[..., Any], tmp_path: Path) -> None:
     words = "loss.confusable=[[red,green,blue]]"
-    status, _, error = train("clip", "run.updates=3", words, "chunk_images=2")
+    status, _, error = train_ranker("clip", "run.updates=3", words, "chunk_images=2")
     assert status == 0, error
-    plain = train("plain", "run.updates=3", "chunk_images=2")
+    plain = train_ranker("plain", "run.updates=3", "chunk_images=2")
     assert plain[0] == 0
-    first = [lines(tmp_path / name)[0]["loss"] for name in ("clip", "plain")]
+    first = [log_lines(tmp_path / name)[0]["loss"] for name in ("clip", "plain")]
     assert first[0] > first[1]

@@ -2,15 +2,12 @@
 
 import json
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from corpora.emoji import card
@@ -19,6 +16,7 @@ from corpora.emoji.packages import fetch_all
 from corpora.emoji.readers import Reading, read
 from corpora.emoji.sources import LABELS, SOURCES, Source
 from corpora.emoji.splits import SPLITS, split_pairs
+from corpora.writing import Row, whole_files, write_rows
 from dalle_base.common.errors import UserError
 
 FEATURES = datasets.Features(
@@ -32,9 +30,6 @@ FEATURES = datasets.Features(
         "mirrorable": datasets.Value("bool"),
     }
 )
-ROWS_IN_A_GROUP = 256
-
-Row = dict[str, Any]
 
 
 def build(
@@ -45,16 +40,8 @@ def build(
     Everything is written to a scratch folder and then renamed into place, so that an interrupted
     build leaves an earlier one as it was.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out, prefix=".building-") as scratch:
-            summary = _build(Path(scratch), packages or out / "packages", allow_changed_counts)
-            for file in sorted(Path(scratch).iterdir()):
-                file.replace(out / file.name)
-    except OSError as error:
-        place = error.filename or out
-        raise UserError(f"cannot write to {place}: {error.strerror or error}") from error
-    return summary
+    with whole_files(out) as scratch:
+        return _build(scratch, packages or out / "packages", allow_changed_counts)
 
 
 def _build(scratch: Path, packages: Path, allow_changed_counts: bool) -> dict[str, Any]:
@@ -123,8 +110,6 @@ def write_splits(rows: list[Row], folder: Path) -> dict[str, int]:
     sizes = {}
     for split in SPLITS:
         held = [row for row in rows if chosen[row["concept"], row["artist"]] == split]
-        # The schema carries the features, so that `datasets` gives images and not bytes.
-        table = pa.Table.from_pylist(held, schema=FEATURES.arrow_schema)
-        pq.write_table(table, folder / f"{split}.parquet", row_group_size=ROWS_IN_A_GROUP)
+        write_rows(held, FEATURES, folder / f"{split}.parquet")
         sizes[split] = len(held)
     return sizes

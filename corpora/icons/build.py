@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from corpora.emoji.packages import fetch_all
@@ -25,7 +22,7 @@ from corpora.icons.reading import Survey, check_version, read_sets, survey
 from corpora.icons.sets import COLOURED, ICON_PARK, PACKAGE, PARTS, SILHOUETTES, all_sets
 from corpora.icons.sheet import contact_sheet
 from corpora.icons.splits import EmojiCorpus, read_emoji, split_part, splits_of
-from dalle_base.common.errors import UserError
+from corpora.writing import Row, whole_files, write_rows
 from dalle_base.common.files import prepare_folder
 from dalle_base.common.report import say
 
@@ -38,10 +35,7 @@ FEATURES = datasets.Features(
         "mirrorable": datasets.Value("bool"),
     }
 )
-ROWS_IN_A_GROUP = 256
 SHEET = "contact-sheet.png"
-
-Row = dict[str, Any]
 
 
 def build(out: Path, packages: Path | None = None, emoji: Path | None = None) -> dict[str, Any]:
@@ -67,15 +61,8 @@ def build(out: Path, packages: Path | None = None, emoji: Path | None = None) ->
         '<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"/>'
     )  # or say what is needed
     known = read_emoji(emoji) if emoji else EmojiCorpus()
-    with tempfile.TemporaryDirectory(dir=out, prefix=".building-") as scratch:
-        try:
-            summary = _build(Path(scratch), packages, known, str(emoji or ""))
-            for file in sorted(Path(scratch).iterdir()):
-                file.replace(out / file.name)
-        except OSError as error:
-            place = error.filename or out
-            raise UserError(f"cannot write to {place}: {error.strerror or error}") from error
-    return summary
+    with whole_files(out) as scratch:
+        return _build(scratch, packages, known, str(emoji or ""))
 
 
 def _build(scratch: Path, packages: Path, known: EmojiCorpus, emoji: str) -> dict[str, Any]:
@@ -157,10 +144,7 @@ def write_splits(
         sizes[part] = {}
         for split in splits_of(part):
             held = [row for row in rows[part] if chosen[row["concept"], row[style]] == split]
-            # The schema carries the features, so that `datasets` gives images and not bytes.
-            table = pa.Table.from_pylist(held, schema=FEATURES.arrow_schema)
-            file = folder / f"{part}-{split}.parquet"
-            pq.write_table(table, file, row_group_size=ROWS_IN_A_GROUP)
+            write_rows(held, FEATURES, folder / f"{part}-{split}.parquet")
             sizes[part][split] = len(held)
     return sizes
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dvae.tokenizer import ImageTokenizer, LossReport
+from dvae.tokenizer import ImageTokenizer, LossReport, leave_uncompiled
 from dvae.vqgan.config import VQGANConfig
 from dvae.vqgan.networks import Attention, Decoder, Encoder
 from dvae.vqgan.quantisers import make_quantiser
@@ -99,11 +99,7 @@ class VQGAN(ImageTokenizer):
         return LossReport(total, metrics, drawn)
 
     def compile_networks(self) -> None:
-        for module in self.modules():
-            # As in the dVAE: compiled with what follows, under bfloat16 autocast on a CPU,
-            # attention would lose the gradient of everything before it (PyTorch 2.13).
-            if isinstance(module, Attention):
-                module.forward = torch.compiler.disable(module.forward)  # type: ignore
+        leave_uncompiled(self, Attention)
         # The quantiser changes its own tables as it runs, and stays as it is.
         self.encoder.compile()
         self.decoder.compile()
