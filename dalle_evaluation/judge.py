@@ -10,13 +10,14 @@ from typing import NamedTuple, Protocol
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from dalle_base.common.images import centre_square, to_array, to_tensor
 from dalle_evaluation.intervals import Interval, mean_interval
 from dual_encoder.metrics import ranks
 
 SIDE = 128
-"""Images are enlarged to so many pixels on a side, at which the network sees more of them."""
+"""Images are enlarged to so many pixels on a side, bicubic: the network then sees more of them."""
 TOGETHER = 16
 """Images whose features are computed at a time: the fastest on a CPU."""
 
@@ -25,7 +26,7 @@ class Network(Protocol):
     """What the judge needs of `Lite0`."""
 
     def features(self, images: Tensor, size: int) -> Tensor:
-        """Features of length 1, [B, E], of images [B, 3, H, W] in [0, 1], seen at a size."""
+        """Features [B, E] of images [B, 3, H, W] in [0, 1], seen at a size."""
         ...
 
 
@@ -43,22 +44,38 @@ class Verdict(NamedTuple):
 def features(
     network: Network, images: Sequence[Image.Image], device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Features [N, E] of images, of length 1 and on the CPU."""
+    """Features [N, E] of images, on the CPU."""
     parts = []
     for first in range(0, len(images), TOGETHER):
-        squares = [centre_square(image, SIDE) for image in images[first : first + TOGETHER]]
+        some = images[first : first + TOGETHER]
+        squares = [centre_square(image, SIDE, Image.Resampling.BICUBIC) for image in some]
         pixels = to_tensor([to_array(square) for square in squares])
         with torch.inference_mode():
             parts.append(network.features(pixels.to(device), SIDE).float().cpu())
     return torch.cat(parts)
 
 
+def similarities(images: Tensor, references: Tensor) -> Tensor:
+    """Cosines [n, m] of features [n, E] and [m, E], standardised by the references.
+
+    What all references have in common (drawn, in the middle, on white) then counts for nothing, and
+    every feature counts alike: real images find their concepts more often.
+    """
+    spread, mean = torch.std_mean(references, dim=0, correction=0)
+    scale = 1 / spread.clamp(min=1e-6)
+    of_images, of_references = (
+        F.normalize((each - mean) * scale, dim=1) for each in (images, references)
+    )
+    return of_images @ of_references.T
+
+
 def found_ranks(images: Tensor, references: Tensor) -> Tensor:
-    """The rank, from 1, of reference i by its cosine with image i: features [n, E] to [n].
+    """The rank, from 1, of reference i by its similarity to image i: features [n, E] to [n].
 
     A wrong reference that is as near as the right one counts as nearer.
     """
-    return ranks(images @ references.T, torch.eye(len(images), dtype=torch.bool))
+    near = similarities(images, references)
+    return ranks(near, torch.eye(len(images), dtype=torch.bool))
 
 
 def verdict(found: Tensor, resamples: int = 1000) -> Verdict:
@@ -85,6 +102,6 @@ def finds_own(images: Tensor, training: Tensor, own: Sequence[int]) -> Tensor:
         training: features [m, E]. An exact copy of the right image is no nearer, up to rounding.
         own: n indices into `training`.
     """
-    similarities = images @ training.T
-    right = similarities.gather(1, torch.tensor(own)[:, None])[:, 0]
-    return (right >= similarities.amax(dim=1) - 1e-6).double()
+    near = similarities(images, training)
+    right = near.gather(1, torch.tensor(own)[:, None])[:, 0]
+    return (right >= near.amax(dim=1) - 1e-6).double()

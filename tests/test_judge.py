@@ -31,6 +31,7 @@ from dalle_evaluation.judge import (
     finds_own,
     found_ranks,
     same_codes,
+    similarities,
     verdict,
 )
 from dalle_evaluation.judge_options import Judging
@@ -67,7 +68,7 @@ class Pooled(torch.nn.Module):
 
     def features(self, images: Tensor, size: int) -> Tensor:
         assert images.shape[-2:] == (size, size)
-        return F.normalize(F.adaptive_avg_pool2d(images, 8).flatten(1) - 0.5, dim=1)
+        return F.adaptive_avg_pool2d(images, 8).flatten(1)
 
     def activations(self, images: Tensor, blocks: Sequence[int], size: int) -> list[Tensor]:
         return [F.avg_pool2d(images, 1 + block) for block in blocks[:2]]
@@ -148,12 +149,28 @@ def _pooled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ranks_are_those_of_a_sorted_list() -> None:
-    images, references = F.normalize(torch.randn(2, 30, 4), dim=-1)
-    similarities = (images @ references.T).tolist()
-    expected = [1 + sorted(row, reverse=True).index(row[i]) for i, row in enumerate(similarities)]
+    images, references = torch.randn(2, 30, 4)
+    near = similarities(images, references).tolist()
+    expected = [1 + sorted(row, reverse=True).index(row[i]) for i, row in enumerate(near)]
     assert found_ranks(images, references).tolist() == expected
     assert len(set(expected)) > 5
     assert found_ranks(images, images).tolist() == [1] * 30
+
+
+def test_what_all_references_share_and_a_features_scale_count_for_nothing() -> None:
+    images, references = torch.randn(7, 5), torch.randn(9, 5)
+    mean, spread = references.mean(dim=0), references.std(dim=0, correction=0)
+    expected = [
+        [
+            float(F.cosine_similarity((i - mean) / spread, (r - mean) / spread, dim=0))
+            for r in references
+        ]
+        for i in images
+    ]
+    torch.testing.assert_close(similarities(images, references), torch.tensor(expected))
+    scale, offset = torch.tensor([1, 2, 0.1, 40, 3]), torch.tensor([0, 5, -1, 100, 2])
+    moved = similarities(images * scale + offset, references * scale + offset)
+    torch.testing.assert_close(moved, similarities(images, references), rtol=0, atol=1e-5)
 
 
 def test_a_network_to_which_all_is_alike_finds_nothing() -> None:

