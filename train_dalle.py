@@ -48,6 +48,8 @@ class TrainDALLE:
     """Length and output."""
     init: str = ""
     """Folder of a model of the same size to start from, if any: fine-tuning."""
+    codebook_init: bool = False
+    """Start the embeddings of codes from the tokenizer's codebook, not at random."""
     keep: str = "best"
     """Which model the run's folder holds: best (by the image loss of held-out images) or last."""
     held_out_images: int = 1024
@@ -58,9 +60,11 @@ class TrainDALLE:
     """Captions sampled at each evaluation; where empty, the first held-out captions."""
 
     def validate(self) -> None:
-        """Raise `UserError` on an unknown choice."""
+        """Raise `UserError` on an unknown choice, or on two that exclude each other."""
         if self.keep not in KEPT:
             raise UserError(f"keep is {self.keep!r}; use one of {', '.join(KEPT)}")
+        if self.codebook_init and self.init:
+            raise UserError("codebook_init and init both say where embeddings start: leave one out")
 
 
 @command
@@ -76,6 +80,7 @@ def train(config: TrainDALLE, run: "Run", sources: "tuple[Source, Source] | None
     """Train on one source, measure on the other (the config's, by default), keep a model."""
     from dalle.checkpoint import check_fit, save_text_to_image
     from dalle.examples import Captions, held_out_examples, training_examples
+    from dalle.initialise import start_from_codebook
     from dalle.metrics import held_out_losses
     from dalle.text_to_image import TextToImage
     from dalle.transformer import Transformer
@@ -97,6 +102,8 @@ def train(config: TrainDALLE, run: "Run", sources: "tuple[Source, Source] | None
     transformer = Transformer(config.model)
     if config.init:
         load_into(transformer, read_weights(Path(config.init)), config.init)
+    if config.codebook_init:
+        start_from_codebook(transformer.image_embedding, tokenizer.codebook())
     trainer = Trainer(transformer, config.optimiser, run.accelerator)
     run.resume(trainer)
     if config.run.compile:

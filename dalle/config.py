@@ -71,6 +71,12 @@ class TransformerConfig:
     """Largest share of the codes read in training that are another image's, drawn for each example
     from 0 up to this: what comes next then follows from the caption, not from the first codes
     alone (0: the paper)."""
+    sampled_codes: float = 0.0
+    """Largest share of the codes read in training that the model samples itself, each from what
+    truly comes before it, drawn for each example from 0 up to this: it sees its own mistakes
+    (Mihaylova & Martins 2019; 0: the paper). A third more time."""
+    label_smoothing: float = 0.0
+    """Share of each code's target in training that is spread over all codes (0: the paper)."""
     text_drop: float = 0.0
     """Share of captions left out in training, which guidance in sampling needs (0: the paper)."""
 
@@ -95,10 +101,14 @@ class TransformerConfig:
                 raise UserError(f"{name} is {getattr(self, name)}: write a number of at least 1")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout is {self.dropout}: write a share from 0 up to below 1")
-        if not 0 <= self.code_noise <= 1:
-            raise UserError(f"code_noise is {self.code_noise}: write a share, 0 to 1")
-        if not 0 <= self.text_drop < 1:
-            raise UserError(f"text_drop is {self.text_drop}: write a share from 0 up to below 1")
+        for name in ("code_noise", "sampled_codes"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is {getattr(self, name)}: write a share, 0 to 1")
+        for name in ("text_drop", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"{name} is {getattr(self, name)}: write a share from 0 up to below 1"
+                )
         if not 0 <= self.text_loss_weight <= 1:
             raise UserError(f"text_loss_weight is {self.text_loss_weight}: write a share, 0 to 1")
         if self.layers and len(self.layers) != self.depth:
@@ -202,6 +212,11 @@ class CodesConfig:
     """on_the_fly (encode each batch's augmented images, the paper) or cached (encode once)."""
     variants: int = 8
     """Augmented encodings kept of each image, where cached."""
+    augmented_share: float = 1.0
+    """Share of the examples that show an augmented encoding, where cached; the others show the
+    image as it is."""
+    augmented_updates: int = 0
+    """Updates after which no example is augmented any more, where cached; 0: it never ends."""
     file: str = ""
     """Where they are kept; empty: in the run's folder."""
 
@@ -211,3 +226,26 @@ class CodesConfig:
             raise UserError(f"codes.mode is {self.mode!r}; use one of {', '.join(CODES_MODES)}")
         if self.variants < 1:
             raise UserError("codes.variants must be at least 1")
+        if not 0 <= self.augmented_share <= 1:
+            raise UserError(
+                f"codes.augmented_share is {self.augmented_share}: write a share, 0 to 1"
+            )
+        if self.augmented_updates < 0:
+            raise UserError("codes.augmented_updates counts updates: 0 or more")
+        if self.keeps_clean and self.mode != "cached":
+            raise UserError(
+                "codes.augmented_share and codes.augmented_updates need codes.mode=cached"
+            )
+
+    @property
+    def keeps_clean(self) -> bool:
+        """Whether some examples show images as they are, beside augmented ones."""
+        return self.augmented_share < 1 or self.augmented_updates > 0
+
+    def augments(self, update: int, seed: int) -> bool:
+        """Whether the example with a seed is augmented in an update: a pure function of both."""
+        if self.augmented_updates and update >= self.augmented_updates:
+            return False
+        # A number from 0 up to below 1 that has nothing to do with which variant it is.
+        drawn = (seed * 0x9E3779B97F4A7C15 % 2**64) / 2**64
+        return drawn < self.augmented_share

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from dalle.codes import cached_codes, encode_images
@@ -53,11 +54,22 @@ def training_examples(
     if config.mode == "on_the_fly":
         return fresh_examples(captions, tokenizer, images, order, data.workers)
     path = Path(config.file) if config.file else run.folder / "codes.safetensors"
-    parts = [tokenizer_fingerprint(tokenizer), str(config.variants), str(len(images))]
-    key = hashlib.sha256("\n".join([*parts, to_yaml(data)]).encode()).hexdigest()
-    with run.accelerator.main_process_first():  # the others then find the file
-        encoded = cached_codes(path, key, tokenizer, images, config.variants)
-    return cached_examples(captions, *encoded, order)
+    with run.accelerator.main_process_first():  # the others then find the files
+        key = _key(tokenizer, str(config.variants), len(images), data)
+        codes, shown = cached_codes(path, key, tokenizer, images, config.variants)
+        if config.keeps_clean:
+            whole = ImageDataset(images.source, images.size, None)
+            path = path.with_stem(f"{path.stem}-clean")
+            key = _key(tokenizer, "clean", len(images), data)
+            clean = cached_codes(path, key, tokenizer, whole, 1).codes
+            codes = torch.cat([codes, clean], dim=1)
+    return cached_examples(captions, codes, shown, order, config)
+
+
+def _key(tokenizer: ImageTokenizer, variants: str, count: int, data: DataConfig) -> str:
+    """A hash of all that encodings kept in a file depend on."""
+    parts = [tokenizer_fingerprint(tokenizer), variants, str(count), to_yaml(data)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def fresh_examples(
@@ -74,14 +86,21 @@ def fresh_examples(
 
 
 def cached_examples(
-    captions: Captions, codes: Tensor, shown: Tensor, order: Shuffled
+    captions: Captions, codes: Tensor, shown: Tensor, order: Shuffled, config: CodesConfig
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield token ids [B, T] and codes [B, RC] from encodings made once (`EncodedImages`)."""
-    variants = codes.shape[1]
-    for keys in order:
+    """Yield token ids [B, T] and codes [B, RC] from encodings made once (`EncodedImages`).
+
+    Of images that are kept clean as well, the last encoding is the clean one.
+    """
+    clean = codes.shape[1] - 1
+    augmented = clean if config.keeps_clean else clean + 1
+    for update, keys in enumerate(order, order.start):
+        encodings = [
+            seed % augmented if config.augments(update, seed) else clean for _, seed in keys
+        ]
         yield (
             captions([(int(shown[index]), seed) for index, seed in keys]),
-            codes[[index for index, _ in keys], [seed % variants for _, seed in keys]].long(),
+            codes[[index for index, _ in keys], encodings].long(),
         )
 
 

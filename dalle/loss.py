@@ -22,20 +22,25 @@ class Losses(NamedTuple):
     image: Tensor
 
 
-def noisy(codes: Tensor, most: float) -> Tensor:
-    """Codes [B, RC], a share of each row's (0 to `most`) exchanged for those of the row before."""
-    if not most:
-        return codes
+def exchange(codes: Tensor, others: Tensor, most: float) -> Tensor:
+    """Codes [B, RC], a share of each row's (drawn from 0 to `most`) taken from `others` instead."""
     shares = torch.rand(len(codes), 1, device=codes.device) * most
     exchanged = torch.rand(codes.shape, device=codes.device) < shares
-    return torch.where(exchanged, codes.roll(1, dims=0), codes)
+    return torch.where(exchanged, others, codes)
+
+
+def sample_heads(head: nn.Linear, h: Tensor, most_logits: int = MOST_LOGITS) -> Tensor:
+    """A code for each of h [B, n, d], sampled from the softmax of `head(h)`: [B, n]."""
+    parts = h.flatten(0, 1).split(max(1, most_logits // head.out_features))
+    sampled = [head(part).float().softmax(dim=-1).multinomial(1)[:, 0] for part in parts]
+    return torch.cat(sampled).view(h.shape[:2])
 
 
 Part = tuple[nn.Linear, Tensor, Tensor]
 """A head, what it reads [B, n, d], and its targets [B, n]."""
 
 
-def stream_losses(text: Part, image: Part, text_weight: float) -> Losses:
+def stream_losses(text: Part, image: Part, text_weight: float, smoothing: float = 0.0) -> Losses:
     """The loss of section 2.2: each part a mean over its own tokens, then weighted.
 
     Args:
@@ -43,19 +48,25 @@ def stream_losses(text: Part, image: Part, text_weight: float) -> Losses:
             no text, which is not counted.
         image: the image head, its inputs [B, RC, d], and codes [B, RC].
         text_weight: weight of the text part; the image part has the rest of 1.
+        smoothing: share of each code's target that is spread over all codes.
     """
     head, h, tokens = text
     text_sum = summed_cross_entropy(head, h.flatten(0, 1), tokens.flatten())
     # Without the clamp a batch of nothing but padding would give 0 / 0.
     text_loss = text_sum / (tokens != PADDING).sum().clamp(min=1)
     head, h, codes = image
-    image_loss = summed_cross_entropy(head, h.flatten(0, 1), codes.flatten()) / codes.numel()
+    image_sum = summed_cross_entropy(head, h.flatten(0, 1), codes.flatten(), smoothing)
+    image_loss = image_sum / codes.numel()
     total = text_weight * text_loss + (1 - text_weight) * image_loss
     return Losses(total, text_loss, image_loss)
 
 
 def summed_cross_entropy(
-    head: nn.Linear, h: Tensor, targets: Tensor, most_logits: int = MOST_LOGITS
+    head: nn.Linear,
+    h: Tensor,
+    targets: Tensor,
+    smoothing: float = 0.0,
+    most_logits: int = MOST_LOGITS,
 ) -> Tensor:
     """The sum of the cross-entropies of `head(h)`, `h` [n, d], and `targets` [n] but `PADDING`.
 
@@ -64,14 +75,17 @@ def summed_cross_entropy(
     """
     rows = max(1, most_logits // head.out_features)
     if len(h) <= rows:
-        return _cross_entropy(head, h, targets)
+        return _cross_entropy(head, h, targets, smoothing)
     total = h.new_zeros((), dtype=torch.float32)
     for part in zip(h.split(rows), targets.split(rows), strict=True):
         total = total + checkpoint(
-            _cross_entropy, head, *part, use_reentrant=False, preserve_rng_state=False
+            _cross_entropy, head, *part, smoothing, use_reentrant=False, preserve_rng_state=False
         )
     return total
 
 
-def _cross_entropy(head: nn.Linear, h: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(head(h).float(), targets, ignore_index=PADDING, reduction="sum")
+def _cross_entropy(head: nn.Linear, h: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    logits = head(h).float()
+    return F.cross_entropy(
+        logits, targets, ignore_index=PADDING, reduction="sum", label_smoothing=smoothing
+    )

@@ -12,7 +12,7 @@ from dalle.cache_plan import CachePlan, plan_cache
 from dalle.config import TransformerConfig
 from dalle.initialise import initialise
 from dalle.layers import ACTIVATIONS, NORMS, mlp_widths, rotary_angles, rotate, rotation
-from dalle.loss import Losses, noisy, stream_losses
+from dalle.loss import Losses, exchange, sample_heads, stream_losses
 from dalle.patterns import make_pattern
 from dalle.patterns.base import Pattern
 from dalle_base.common.errors import UserError
@@ -216,11 +216,22 @@ class Transformer(nn.Module):
         if self.training and self.config.text_drop:
             left_out = torch.rand(len(tokens), 1, device=tokens.device) < self.config.text_drop
             tokens = tokens.masked_fill(left_out, PADDING)
-        read = noisy(codes, self.config.code_noise) if self.training else codes
+        read = self._spoiled(tokens, codes) if self.training else codes
         h_text, h_image = self._outputs(tokens, read)
-        weight = self.config.text_loss_weight
         heads = (self.text_head, h_text, tokens), (self.image_head, h_image, codes)
-        return stream_losses(*heads, text_weight=weight)
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        return stream_losses(*heads, self.config.text_loss_weight, smoothing)
+
+    def _spoiled(self, tokens: Tensor, codes: Tensor) -> Tensor:
+        """Codes [B, RC] as training reads them: some of another image, some that were sampled."""
+        config, read = self.config, codes
+        if config.code_noise:
+            read = exchange(read, codes.roll(1, dims=0), config.code_noise)
+        if config.sampled_codes:
+            with torch.no_grad():
+                sampled = sample_heads(self.image_head, self._outputs(tokens, codes)[1])
+            read = exchange(read, sampled, config.sampled_codes)
+        return read
 
     def forward(self, tokens: Tensor, codes: Tensor) -> Losses:
         """`loss`, under the name that data-parallel wrappers call."""

@@ -146,14 +146,17 @@ class VisionTransformer(nn.Module):
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised pixels [B, 3, S, S] to [B, E]."""
+    def embed(self, images: Tensor) -> Tensor:
+        """What the blocks read of normalised pixels [B, 3, S, S]: [B, 1 + P, width]."""
         x = self.conv1(images).flatten(2).mT + self.positional_embedding[1:]
         if self.training and self.patch_dropout:
             x = _some_patches(x, 1 - self.patch_dropout)
         first = (self.class_embedding + self.positional_embedding[0]).expand(len(x), 1, -1)
-        x = self.transformer(self.ln_pre(torch.cat([first.to(x.dtype), x], dim=1)))
-        return self.ln_post(x[:, 0]) @ self.proj
+        return self.ln_pre(torch.cat([first.to(x.dtype), x], dim=1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, S, S] to [B, E]."""
+        return self.ln_post(self.transformer(self.embed(images))[:, 0]) @ self.proj
 
     def reset_parameters(self) -> None:
         width = self.transformer.config.width

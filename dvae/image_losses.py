@@ -7,7 +7,13 @@ from torch import Tensor
 
 from dalle_base.common.errors import UserError
 from dvae.adversarial import Adversary
-from dvae.image_losses_config import ADVERSARIAL, NETWORKS, PERCEPTUAL, image_losses_of
+from dvae.image_losses_config import (
+    ADVERSARIAL,
+    NETWORKS,
+    PERCEPTUAL,
+    PerceptualConfig,
+    image_losses_of,
+)
 from dvae.perceptual import perceptual_distance
 from dvae.tokenizer import ImageTokenizer, LossReport
 
@@ -24,7 +30,7 @@ class ImageLosses:
     def __init__(self, config: Any) -> None:
         """`config` is the tokenizer's. Raises `UserError` where the network is missing."""
         self.perceptual, self.adversarial = image_losses_of(config)
-        self.network = NETWORKS[self.perceptual.network]() if self.perceptual.weight else None
+        self.network = make_network(self.perceptual) if self.perceptual.weight else None
         self.adversary: Adversary | None = None
 
     def attach(self, tokenizer: ImageTokenizer, run: "Run") -> None:
@@ -82,6 +88,22 @@ class ImageLosses:
                 "in another run.out"
             )
         self.adversary.load_state_dict(state)
+
+
+def make_network(config: PerceptualConfig) -> Any:
+    """Return the frozen network that a config names.
+
+    Raises `UserError`: what it needs is missing, or it lacks one of the blocks.
+    """
+    make = NETWORKS[config.network]
+    network = make(config.folder) if config.folder else make()
+    layers = getattr(network, "layers", None)
+    if layers is not None and max(config.blocks) >= layers:
+        raise UserError(
+            f"{PERCEPTUAL}.blocks is {config.blocks}, but {config.folder} has {layers} layers: "
+            f"write some of 0 to {layers - 1}"
+        )
+    return network
 
 
 def _reconstruction(report: LossReport) -> Tensor:

@@ -9,8 +9,14 @@ from typing import Any
 from dalle_base.common.errors import UserError
 from dalle_base.common.registry import Registry
 
-NETWORKS: Registry[Any] = Registry({"lite0": "dalle_base.common.lite0:Lite0"})
-"""Frozen networks to compare images by: modules with `activations(images, blocks, size)`."""
+NETWORKS: Registry[Any] = Registry(
+    {
+        "lite0": "dalle_base.common.lite0:Lite0",
+        "dual_encoder": "dual_encoder.perceptual:load_image_tower",
+    }
+)
+"""Frozen networks to compare images by: what makes a module with `activations(images, blocks,
+size)`, of no argument or, where `PerceptualConfig.folder` is given, of that."""
 NORMS = ("group", "batch", "none")
 PERCEPTUAL, ADVERSARIAL = "model.objective.perceptual", "model.objective.adversarial"
 
@@ -22,19 +28,29 @@ class PerceptualConfig:
     weight: float = 0.0
     """Weight of the distance; 0: none, and the network is not needed."""
     network: str = "lite0"
-    """Frozen network: lite0 (EfficientNet-Lite0, of the extra `perceptual`); a name in NETWORKS."""
+    """Frozen network: lite0 (EfficientNet-Lite0, of the extra `perceptual`) or dual_encoder (the
+    image tower of a CLIP of your own); a name in NETWORKS."""
+    folder: str = ""
+    """Folder of the network's weights: a dual encoder's. lite0 brings its own."""
     blocks: list[int] = field(default_factory=lambda: [0, 2, 4, 10])
-    """Blocks of the network whose outputs are compared, 0 to 15."""
+    """Blocks of the network whose outputs are compared, from 0: lite0 has 16, a dual encoder one a
+    layer."""
     size: int = 96
-    """Side in pixels to which images are resized for the network."""
+    """Side in pixels to which images are resized for lite0; a dual encoder has its own size."""
 
     def validate(self, where: str = PERCEPTUAL) -> None:
         """Raise `UserError` on impossible values; `where` is the config's dotted name."""
         NETWORKS.check(f"{where}.network", self.network)
         if self.weight < 0:
             raise UserError(f"{where}.weight is {self.weight}: 0 (off) or more")
-        if not self.blocks or not all(0 <= block < 16 for block in self.blocks):
+        if not self.blocks or min(self.blocks) < 0:
+            raise UserError(f"{where}.blocks is {self.blocks}: write one or more, from 0")
+        if self.network == "lite0" and max(self.blocks) > 15:
             raise UserError(f"{where}.blocks is {self.blocks}: write one or more of 0 to 15")
+        if self.network == "lite0" and self.folder:
+            raise UserError(f"{where}.folder is {self.folder!r}, but lite0 brings its own weights")
+        if self.network == "dual_encoder" and not self.folder:
+            raise UserError(f"{where}.folder is empty: name the dual encoder's folder")
         if len(set(self.blocks)) < len(self.blocks):
             raise UserError(f"{where}.blocks is {self.blocks}: each block counts once")
         if self.size < 32:

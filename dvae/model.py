@@ -38,6 +38,9 @@ class DiscreteVAE(ImageTokenizer):
             if parameter.ndim == 4 and not name.startswith(ends)
         ]
 
+    def codebook(self) -> Tensor:
+        return self.decoder.get_parameter("blocks.input.w").detach()[:, :, 0, 0].T
+
     def last_layer(self) -> Tensor:
         """Return the weights of the decoder's last layer, to balance losses of images at."""
         return self.decoder.get_parameter("blocks.output.conv.w")

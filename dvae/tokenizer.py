@@ -61,6 +61,13 @@ class ImageTokenizer(nn.Module, ABC):
         """
         return self.state_dict()
 
+    def codebook(self) -> Tensor:
+        """Return the codes' vectors [K, C] as the decoder reads them, detached.
+
+        Raises `UserError` for a tokenizer that has none.
+        """
+        raise UserError(f"{type(self).__name__} has no codebook: codebook_init=false")
+
     def hidden_weights(self) -> list[Tensor]:
         """Return the weights between hidden layers, which some optimisers treat as matrices
         [out, everything else]: not those that meet pixels or codes. By default there are none.

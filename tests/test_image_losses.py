@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from rankers import untrained
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,12 +20,14 @@ from dalle_base.common.errors import UserError
 from dalle_base.training.config import OptimiserConfig
 from dalle_base.training.run import Run
 from dalle_base.training.trainer import Trainer
+from dual_encoder.checkpoint import save_dual_encoder
+from dual_encoder.perceptual import ImageTower
 from dvae import adversarial
 from dvae.adversarial import Adversary, Watch, gradient_ratio, hinge, lecam
 from dvae.config import DVAEConfig, NetworkConfig, ObjectiveConfig
 from dvae.discriminator import Discriminator, frozen_logits
 from dvae.image_losses import ImageLosses
-from dvae.image_losses_config import NETWORKS, AdversarialConfig, PerceptualConfig
+from dvae.image_losses_config import NETWORKS, PERCEPTUAL, AdversarialConfig, PerceptualConfig
 from dvae.model import DiscreteVAE
 from dvae.objective import reconstruction_of
 from dvae.perceptual import perceptual_distance
@@ -259,6 +262,48 @@ def test_a_tokenizer_without_reconstruction_is_refused(monkeypatch: pytest.Monke
     losses = ImageLosses(small(perceptual=PerceptualConfig(weight=1.0)))
     with pytest.raises(UserError, match="reports no reconstruction"):
         losses.add(LossReport(torch.ones(())), torch.rand(1, 3, 16, 16), 0)
+
+
+def test_a_dual_encoder_of_ones_own_compares_images(train: Train, tmp_path: Path) -> None:
+    ranker = untrained()
+    save_dual_encoder(tmp_path / "clip", ranker, dtype=torch.float32)
+    where = f"model.objective.perceptual.folder={tmp_path / 'clip'}"
+    chosen = [f"{PERCEPTUAL}.weight=1", f"{PERCEPTUAL}.network=dual_encoder"]
+    status, _, error = train("own", *chosen, where, f"{PERCEPTUAL}.blocks=[0]")
+    assert status == 0, error
+    assert metrics(tmp_path / "own")[0]["perceptual"] > 0
+    for blocks, place, named in (
+        ("[0, 4]", where, "has 1 layers: write some of 0 to 0"),
+        ("[0]", "run.updates=1", f"{PERCEPTUAL}.folder is empty"),
+        ("[0]", f"{PERCEPTUAL}.folder={tmp_path}", str(tmp_path)),
+    ):
+        status, _, error = train("bad", *chosen, place, f"{PERCEPTUAL}.blocks={blocks}")
+        assert status == 2
+        assert named in error
+        assert not (tmp_path / "bad").exists()
+    status, _, error = train("bad", f"{PERCEPTUAL}.weight=1", where)
+    assert status == 2
+    assert "lite0 brings its own weights" in error
+
+
+def test_the_image_towers_activations_are_its_patches_states() -> None:
+    model = untrained().model
+    tower = ImageTower(model)
+    images = torch.rand(3, 3, 8, 8, requires_grad=True)
+    [states] = tower.train().activations(images, [0], 96)
+    assert states.shape == (3, 16, 2, 2)
+    assert not tower.training
+    states.sum().backward()
+    assert images.grad is not None
+    assert not any(parameter.requires_grad for parameter in tower.parameters())
+    # The class token, left out here, makes the features: both follow from the same blocks.
+    x = model.visual.transformer(model.visual.embed((images - model.mean) / model.std))
+    torch.testing.assert_close(states.flatten(2).mT, x[:, 1:])
+    features = F.normalize(model.visual.ln_post(x[:, 0]) @ model.visual.proj, dim=-1)
+    torch.testing.assert_close(features, model.encode_image(images))
+    with torch.no_grad():
+        [small] = tower.activations(F.interpolate(images, (16, 16)), [0], 1)
+    assert small.shape == states.shape
 
 
 @pytest.fixture

@@ -45,6 +45,10 @@ class VQGAN(ImageTokenizer):
         """Return the images of vectors [B, D, R, C], in about [0, 1], not clamped."""
         return (self.decoder(self.post_quant_conv(vectors)).float() + 1) / 2
 
+    def codebook(self) -> Tensor:
+        codes = torch.arange(self.vocab_size, device=self.decoder.conv_out.weight.device)
+        return self.quantiser.vectors(codes.view(-1, 1, 1)).detach().flatten(1)
+
     def last_layer(self) -> Tensor:
         """Return the weights of the decoder's last layer, to balance losses of images at."""
         return self.decoder.conv_out.weight
