@@ -88,7 +88,8 @@ def sample(model: "TextToImage", request: Request, folder: Path) -> int:
     samples, stopped = sample_all(model, request, given, folder)
     count, scores = len(samples.images), None
     if model.reranker:
-        samples, scores = best_first(model, samples, request.top)
+        weight = request.sampling.likelihood_weight
+        samples, scores = best_first(model, samples, request.top, weight)
     sheet, record = write(folder, request, samples, given, scores)
     if stopped:
         left = request.sampling.candidates - count
@@ -130,7 +131,7 @@ def sample_all(
 
 
 def best_first(
-    model: "TextToImage", samples: "Samples", top: int | None
+    model: "TextToImage", samples: "Samples", top: int | None, likelihood_weight: float
 ) -> "tuple[Samples, list[float]]":
     """Return the candidates as the reranker orders them, `top` at most, and their scores."""
     from dual_encoder.rank import cut
@@ -138,7 +139,7 @@ def best_first(
     where = cut(model.reranker, samples.captions[0]) if model.reranker else None
     if where:
         print(f"warning: the reranker's {where}", file=sys.stderr)
-    scores = model.rank(samples)
+    scores = model.rank(samples, likelihood_weight)
     order = scores.argsort(descending=True, stable=True)[:top]
     return samples.select(order.tolist()), scores[order].tolist()
 

@@ -152,6 +152,9 @@ class Sampling:
     """Sample from the fewest likeliest codes that together have this probability; 1: from all."""
     guidance_scale: float = 1.0
     """Above 1 follows the caption more closely (classifier-free guidance)."""
+    likelihood_weight: float = 0.0
+    """What a nat of a candidate's log-likelihood adds to its score by the reranker (0: the paper).
+    """
     batch_size: int = 64
     """Candidates decoded at a time."""
 
@@ -176,6 +179,11 @@ class Sampling:
                 f"guidance_scale is {self.guidance_scale}: write a number of at least 0 (1: no "
                 "guidance)"
             )
+        if not (self.likelihood_weight >= 0 and math.isfinite(self.likelihood_weight)):
+            raise UserError(
+                f"likelihood_weight is {self.likelihood_weight}: write a number of at least 0 (0: "
+                "the reranker alone decides)"
+            )
 
 
 @dataclass
@@ -191,6 +199,8 @@ class SamplingDefaults:
     """Sample from the fewest likeliest codes that together have this probability; 1: from all."""
     guidance_scale: float = 1.0
     """Classifier-free guidance; 1: none, the paper's."""
+    likelihood_weight: float = 0.0
+    """What a nat of log-likelihood adds to the reranker's score; 0: nothing, the paper's."""
 
     def validate(self) -> None:
         """Raise `UserError` on values that nothing can be sampled with."""

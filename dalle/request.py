@@ -127,6 +127,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         dest="guidance_scale",
         help="above 1 follows the caption more closely; 1 is the paper's",
     )
+    settings.add_argument(
+        "--likelihood-weight",
+        type=float,
+        help="what a nat of log-likelihood adds to the reranker's score; 0 is the paper's",
+    )
 
 
 def take_settings(options: dict[str, Any]) -> dict[str, Any]:

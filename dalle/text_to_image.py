@@ -136,17 +136,26 @@ class TextToImage:
             names = ([*part] for part in zip(*own, strict=True))
             yield Samples(self.images(codes), codes.cpu(), log_likelihood.cpu(), *names)
 
-    def rank(self, samples: Samples) -> Tensor:
+    def rank(self, samples: Samples, likelihood_weight: float | None = None) -> Tensor:
         """Return how well each image fits its caption, [N], more is better (section 2.6).
 
-        Raises `UserError` where there is no reranker.
+        Args:
+            samples: with their captions.
+            likelihood_weight: what a nat of log-likelihood adds to the reranker's score; None: as
+                `self.sampling` says, by default nothing.
+
+        Raises:
+            UserError: there is no reranker.
         """
         if self.reranker is None:
             raise UserError("this model has no reranker: name a dual encoder's folder")
         captions = list(dict.fromkeys(samples.captions))
         every = similarities(self.reranker, samples.images, captions)
         own = torch.tensor([captions.index(caption) for caption in samples.captions])
-        return every.gather(1, own[:, None])[:, 0]
+        scores = every.gather(1, own[:, None])[:, 0]
+        if likelihood_weight is None:
+            likelihood_weight = self.sampling.likelihood_weight
+        return scores + likelihood_weight * samples.log_likelihood if likelihood_weight else scores
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """Return captions as the transformer reads them, [B, T] on its device."""

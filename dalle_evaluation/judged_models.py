@@ -87,7 +87,7 @@ def judge_model(judge: Judge, model: TextToImage, sampling: Sampling) -> dict[st
     findings = {}
     for name, cases in judge.exam.groups.items():
         samples = sample_cases(model, cases, sampling, name)
-        verdicts = judge_samples(judge, name, model, samples)
+        verdicts = judge_samples(judge, name, model, samples, sampling.likelihood_weight)
         verdicts |= judge_images(judge, name, model.tokenizer)
         first = samples.select(range(0, len(samples.images), sampling.candidates))
         shares = {}
@@ -108,15 +108,20 @@ def sample_cases(
 
 
 def judge_samples(
-    judge: Judge, group: str, model: TextToImage, samples: Samples
+    judge: Judge,
+    group: str,
+    model: TextToImage,
+    samples: Samples,
+    likelihood_weight: float | None = None,
 ) -> dict[str, Verdict]:
-    """Judge each caption's first candidate, and of several the one that the reranker prefers."""
+    """Judge each caption's first candidate, and of several the one that `model.rank` prefers."""
     count = len(judge.exam.groups[group])
     candidates = len(samples.images) // count
     first = range(0, len(samples.images), candidates)
     verdicts = {ONE: judge.verdict(group, judge.features([samples.images[i] for i in first]))}
     if candidates > 1:
-        best = model.rank(samples).view(count, candidates).argmax(dim=1).tolist()
+        scores = model.rank(samples, likelihood_weight)
+        best = scores.view(count, candidates).argmax(dim=1).tolist()
         chosen = [samples.images[i + k] for i, k in zip(first, best, strict=True)]
         verdicts[f"best_of_{candidates}"] = judge.verdict(group, judge.features(chosen))
     return verdicts

@@ -41,7 +41,7 @@ def main() -> None:
     )
     samples = model.generate(options.captions, sampling)
     if options.best_of:
-        scores = model.rank(samples).view(len(options.captions), -1)
+        scores = model.rank(samples, sampling.likelihood_weight).view(len(options.captions), -1)
         best = scores.argsort(dim=1, descending=True)[:, : options.candidates]
         first = torch.arange(len(options.captions))[:, None] * sampling.candidates
         samples = samples.select((best + first).flatten().tolist())

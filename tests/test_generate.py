@@ -317,6 +317,8 @@ def test_progress_reaches_the_end(model):
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.1}, "top_p is 1.1"),
         ({"guidance_scale": -1.0}, "guidance_scale is -1.0"),
+        ({"likelihood_weight": -0.1}, "likelihood_weight is -0.1"),
+        ({"likelihood_weight": math.inf}, "likelihood_weight is inf"),
         ({"guidance_scale": 2.0}, "trained without model.text_drop"),
         ({"candidates": 0}, "candidates is 0"),
         ({"batch_size": 0}, "batch_size is 0"),

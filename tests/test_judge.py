@@ -284,7 +284,7 @@ def test_real_images_find_their_concepts_and_wrong_ones_do_not(config: Path) -> 
 
 def test_of_several_candidates_the_first_and_the_rerankers_best_are_judged(config: Path) -> None:
     class Ranking:
-        def rank(self, samples: Samples) -> Tensor:
+        def rank(self, samples: Samples, _: float | None) -> Tensor:
             return torch.tensor([0.0, 1.0, 0.5]).repeat(len(samples.images) // 3)
 
     judge = exact(opened(config))

@@ -349,6 +349,16 @@ def test_the_reranker_puts_the_best_first(tmp_path: Path, run_script: Script) ->
     top = json.loads(next((tmp_path / "top").rglob("samples.json")).read_text())["candidates"]
     assert [entry["candidate"] for entry in top] == [c["candidate"] for c in candidates[:2]]
     assert len(list((tmp_path / "top").rglob("0-*.png"))) == 2
+    weighted = [*ranked[:-1], tmp_path / "likely", "--likelihood-weight", "2.5"]
+    run_script(sample.main, *weighted)
+    record = json.loads(next((tmp_path / "likely").rglob("samples.json")).read_text())
+    assert record["likelihood_weight"] == 2.5
+    own = {entry["candidate"]: entry["score"] for entry in candidates}
+    found = [entry["score"] for entry in record["candidates"]]
+    assert found == sorted(found, reverse=True)
+    for entry in record["candidates"]:
+        expected = own[entry["candidate"]] + 2.5 * entry["log_likelihood"]
+        assert entry["score"] == pytest.approx(expected, rel=1e-4)
     plain = [*ranked[:-1], tmp_path / "plain", "--no-rerank"]
     run_script(sample.main, *plain)
     record = json.loads(next((tmp_path / "plain").rglob("samples.json")).read_text())

@@ -138,6 +138,11 @@ def test_each_image_is_ranked_under_its_own_caption(model: TextToImage) -> None:
     assert best.candidates == [samples.candidates[i] for i in order[:3]]
     assert torch.equal(best.codes, samples.codes[order[:3]])
     assert torch.equal(ranking.rank(best), scores[order[:3]])
+    weighted = scores + 0.3 * samples.log_likelihood
+    assert torch.equal(ranking.rank(samples, likelihood_weight=0.3), weighted)
+    own = replace(ranking, sampling=SamplingDefaults(likelihood_weight=0.3))
+    assert torch.equal(own.rank(samples), weighted)
+    assert torch.equal(own.rank(samples, likelihood_weight=0), scores)
 
 
 def test_sampling_is_one_object_or_its_fields(model: TextToImage) -> None:
