@@ -13,8 +13,10 @@ from dalle_base.training.config import OptimiserConfig, RunConfig
 
 if TYPE_CHECKING:
     from dalle.text_to_image import TextToImage
+    from dalle.transformer import Transformer
     from dalle_base.data.sources.base import Source
     from dalle_base.training.run import Run
+    from dvae.tokenizer import ImageTokenizer
 
 USAGE = """
 usage: python train_dalle.py [--config configs/dalle/NAME.yaml] [key=value ...]
@@ -80,11 +82,8 @@ def train(config: TrainDALLE, run: "Run", sources: "tuple[Source, Source] | None
     """Train on one source, measure on the other (the config's, by default), keep a model."""
     from dalle.checkpoint import check_fit, save_text_to_image
     from dalle.examples import Captions, held_out_examples, training_examples
-    from dalle.initialise import start_from_codebook
     from dalle.metrics import held_out_losses
     from dalle.text_to_image import TextToImage
-    from dalle.transformer import Transformer
-    from dalle_base.common.checkpoint import load_into, read_weights
     from dalle_base.data.batches import ImageDataset
     from dalle_base.data.sources import open_sources
     from dalle_base.data.sources.base import captioned
@@ -99,11 +98,7 @@ def train(config: TrainDALLE, run: "Run", sources: "tuple[Source, Source] | None
     train, held_out = (captioned(source) for source in sources)
     text_tokenizer = run.text_tokenizer(train, config.model.text_vocab, config.init)
 
-    transformer = Transformer(config.model)
-    if config.init:
-        load_into(transformer, read_weights(Path(config.init)), config.init)
-    if config.codebook_init:
-        start_from_codebook(transformer.image_embedding, tokenizer.codebook())
+    transformer = new_transformer(config, tokenizer)
     trainer = Trainer(transformer, config.optimiser, run.accelerator)
     run.resume(trainer)
     if config.run.compile:
@@ -138,6 +133,20 @@ def train(config: TrainDALLE, run: "Run", sources: "tuple[Source, Source] | None
 
     best = run.best("image_loss")
     run.write(f"wrote {run.folder / 'model'}: best held-out image loss {best:.4f} nats a token")
+
+
+def new_transformer(config: TrainDALLE, tokenizer: "ImageTokenizer") -> "Transformer":
+    """Return the transformer that a run starts from. Raises `UserError`: another size."""
+    from dalle.initialise import start_from_codebook
+    from dalle.transformer import Transformer
+    from dalle_base.common.checkpoint import load_into, read_weights
+
+    transformer = Transformer(config.model)
+    if config.init:
+        load_into(transformer, read_weights(Path(config.init)), config.init)
+    if config.codebook_init:
+        start_from_codebook(transformer.image_embedding, tokenizer.codebook())
+    return transformer
 
 
 def preview(config: TrainDALLE, run: "Run", held_out: "Source", model: "TextToImage") -> None:

@@ -152,11 +152,11 @@ class Sampling:
     """Sample from the fewest likeliest codes that together have this probability; 1: from all."""
     guidance_scale: float = 1.0
     """Above 1 follows the caption more closely (classifier-free guidance)."""
+    batch_size: int = 64
+    """Candidates decoded at a time."""
     likelihood_weight: float = 0.0
     """What a nat of a candidate's log-likelihood adds to its score by the reranker (0: the paper).
     """
-    batch_size: int = 64
-    """Candidates decoded at a time."""
 
     def __post_init__(self) -> None:
         """Raise `UserError` for the first value that makes no sense."""

@@ -1,5 +1,6 @@
 """The loss over both parts of the stream (section 2.2), without ever holding all of its logits."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from dalle.config import TransformerConfig
 from dalle_base.data.text import PADDING
 
 MOST_LOGITS = 2**21
@@ -34,6 +36,29 @@ def sample_heads(head: nn.Linear, h: Tensor, most_logits: int = MOST_LOGITS) -> 
     parts = h.flatten(0, 1).split(max(1, most_logits // head.out_features))
     sampled = [head(part).float().softmax(dim=-1).multinomial(1)[:, 0] for part in parts]
     return torch.cat(sampled).view(h.shape[:2])
+
+
+def spoiled(
+    codes: Tensor,
+    config: TransformerConfig,
+    head: nn.Linear,
+    outputs: Callable[[], tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Codes [B, RC] as training reads them: some of another image, some that the model sampled.
+
+    Args:
+        codes: the true ones.
+        config: says how many of them are exchanged.
+        head: of the image.
+        outputs: computes what the two heads read of the true codes.
+    """
+    read = codes
+    if config.code_noise:
+        read = exchange(read, codes.roll(1, dims=0), config.code_noise)
+    if config.sampled_codes:
+        with torch.no_grad():
+            read = exchange(read, sample_heads(head, outputs()[1]), config.sampled_codes)
+    return read
 
 
 Part = tuple[nn.Linear, Tensor, Tensor]

@@ -139,13 +139,8 @@ class TextToImage:
     def rank(self, samples: Samples, likelihood_weight: float | None = None) -> Tensor:
         """Return how well each image fits its caption, [N], more is better (section 2.6).
 
-        Args:
-            samples: with their captions.
-            likelihood_weight: what a nat of log-likelihood adds to the reranker's score; None: as
-                `self.sampling` says, by default nothing.
-
-        Raises:
-            UserError: there is no reranker.
+        A nat of log-likelihood adds `likelihood_weight` to the reranker's score; None: as
+        `self.sampling` says, by default nothing. Raises `UserError` where there is no reranker.
         """
         if self.reranker is None:
             raise UserError("this model has no reranker: name a dual encoder's folder")
@@ -155,7 +150,7 @@ class TextToImage:
         scores = every.gather(1, own[:, None])[:, 0]
         if likelihood_weight is None:
             likelihood_weight = self.sampling.likelihood_weight
-        return scores + likelihood_weight * samples.log_likelihood if likelihood_weight else scores
+        return scores + likelihood_weight * samples.log_likelihood
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """Return captions as the transformer reads them, [B, T] on its device."""

@@ -1,6 +1,7 @@
 """The sparse transformer of stage two: embeddings, blocks, two heads, the loss (section 2.2)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -12,7 +13,7 @@ from dalle.cache_plan import CachePlan, plan_cache
 from dalle.config import TransformerConfig
 from dalle.initialise import initialise
 from dalle.layers import ACTIVATIONS, NORMS, mlp_widths, rotary_angles, rotate, rotation
-from dalle.loss import Losses, exchange, sample_heads, stream_losses
+from dalle.loss import Losses, spoiled, stream_losses
 from dalle.patterns import make_pattern
 from dalle.patterns.base import Pattern
 from dalle_base.common.errors import UserError
@@ -216,22 +217,14 @@ class Transformer(nn.Module):
         if self.training and self.config.text_drop:
             left_out = torch.rand(len(tokens), 1, device=tokens.device) < self.config.text_drop
             tokens = tokens.masked_fill(left_out, PADDING)
-        read = self._spoiled(tokens, codes) if self.training else codes
+        read = codes
+        if self.training:
+            outputs = partial(self._outputs, tokens, codes)
+            read = spoiled(codes, self.config, self.image_head, outputs)
         h_text, h_image = self._outputs(tokens, read)
         heads = (self.text_head, h_text, tokens), (self.image_head, h_image, codes)
         smoothing = self.config.label_smoothing if self.training else 0.0
         return stream_losses(*heads, self.config.text_loss_weight, smoothing)
-
-    def _spoiled(self, tokens: Tensor, codes: Tensor) -> Tensor:
-        """Codes [B, RC] as training reads them: some of another image, some that were sampled."""
-        config, read = self.config, codes
-        if config.code_noise:
-            read = exchange(read, codes.roll(1, dims=0), config.code_noise)
-        if config.sampled_codes:
-            with torch.no_grad():
-                sampled = sample_heads(self.image_head, self._outputs(tokens, codes)[1])
-            read = exchange(read, sampled, config.sampled_codes)
-        return read
 
     def forward(self, tokens: Tensor, codes: Tensor) -> Losses:
         """`loss`, under the name that data-parallel wrappers call."""

@@ -47,9 +47,10 @@ def test_a_folder_with_the_key_of_before_is_the_same_model(tmp_path: Path) -> No
     """`conv_kernel` was a field of its own before patterns owned their options."""
     model, old = MODELS / "shapes", tmp_path / "old"
     shutil.copytree(model, old, ignore=shutil.ignore_patterns("reranker"))
-    written = read_yaml(model / "config.yaml")["model"]
-    written.pop("pattern_options", None)
-    config = yaml.safe_dump({"model": written | {"conv_kernel": 5}})
+    written = read_yaml(model / "config.yaml")
+    written["model"].pop("pattern_options", None)
+    written["model"]["conv_kernel"] = 5
+    config = yaml.safe_dump(written)
     (old / "config.yaml").write_text(config, encoding="utf-8")
     new, again = load_text_to_image(model), load_text_to_image(old)
     assert again.transformer.config == new.transformer.config

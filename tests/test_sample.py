@@ -328,14 +328,15 @@ def test_records_made_before_the_packages_moved_are_still_read(
     assert status == 0, error
     again = json.loads((tmp_path / "new/a-red-star/samples.json").read_text())
     assert again["candidates"][0]["codes"] == codes.tolist()
-    assert again.keys() == old.keys()
+    assert again.keys() == old.keys() | {"likelihood_weight"}
     assert again["candidates"][0].keys() == old["candidates"][0].keys()
 
 
 def test_the_reranker_puts_the_best_first(tmp_path: Path, run_script: Script) -> None:
     save_dual_encoder(tmp_path / "ranker", untrained())
     arguments = ["--model", MODELS / "shapes", "--text", "a red star " * 4, "--candidates", "5"]
-    ranked = [*arguments, "--reranker", tmp_path / "ranker", "--out", tmp_path / "out"]
+    arguments += ["--reranker", tmp_path / "ranker"]
+    ranked = [*arguments, "--likelihood-weight", "0", "--out", tmp_path / "out"]
     status, printed, error = run_script(sample.main, *ranked)
     assert status == 0, error
     assert "the reranker's caption of" in error
@@ -349,7 +350,7 @@ def test_the_reranker_puts_the_best_first(tmp_path: Path, run_script: Script) ->
     top = json.loads(next((tmp_path / "top").rglob("samples.json")).read_text())["candidates"]
     assert [entry["candidate"] for entry in top] == [c["candidate"] for c in candidates[:2]]
     assert len(list((tmp_path / "top").rglob("0-*.png"))) == 2
-    weighted = [*ranked[:-1], tmp_path / "likely", "--likelihood-weight", "2.5"]
+    weighted = [*arguments, "--likelihood-weight", "2.5", "--out", tmp_path / "likely"]
     run_script(sample.main, *weighted)
     record = json.loads(next((tmp_path / "likely").rglob("samples.json")).read_text())
     assert record["likelihood_weight"] == 2.5

@@ -25,7 +25,8 @@ MODELS = Path(__file__).parents[1] / "models"
 
 @pytest.fixture(scope="module")
 def model() -> TextToImage:
-    return load_text_to_image(str(MODELS / "shapes"))
+    """The shapes model, sampled as the paper samples where a test says nothing else."""
+    return replace(load_text_to_image(str(MODELS / "shapes")), sampling=SamplingDefaults())
 
 
 def likelihoods(model: TextToImage, captions: list[str], codes: torch.Tensor) -> torch.Tensor:
