@@ -1,7 +1,7 @@
 """A sheet of samples: the first candidates of each caption, or with --best-of the best ones.
 
 python -m experiments.sample_sheet --model models/emoji --out docs/samples-emoji.png CAPTION ...
-python -m experiments.sample_sheet --out sheet.png --candidates 1 --across 8 \\
+python -m experiments.sample_sheet --out sheet.png --candidates 1 --across 8 --scale 2 \\
     @experiments/common_captions.txt
 
 common_captions.txt holds forty captions, fixed before the shipped models were trained. What they
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--best-of", type=int, default=0, help="choose them among so many")
     parser.add_argument("--across", type=int, default=2, help="captions in a row")
     parser.add_argument("--seed", type=int, default=0, help="seed of all captions")
+    parser.add_argument("--scale", type=int, default=1, help="pixels on a side for each of theirs")
     add_settings(parser)
     options = parser.parse_args()
     model = load_text_to_image(options.model)
@@ -49,7 +50,7 @@ def main() -> None:
         caption if k == 0 else "" for caption in options.captions for k in range(options.candidates)
     ]
     columns = options.across * options.candidates
-    save_image(grid(samples.images, columns, labels), options.out)
+    save_image(grid(samples.images, columns, labels, scale=options.scale), options.out)
 
 
 if __name__ == "__main__":
