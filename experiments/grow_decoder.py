@@ -7,15 +7,13 @@ of the smaller one: each new block's last convolution is zero (Goyal et al. 2017
 residual branches so). A transformer that was trained on the codes stays valid.
 """
 
-import argparse
-from pathlib import Path
-
 import torch
 
 from dalle_base.common.errors import UserError, command
-from dvae.checkpoint import load_tokenizer, save_tokenizer
+from dvae.checkpoint import save_tokenizer
 from dvae.model import DiscreteVAE
 from dvae.networks import Block
+from experiments.dvae_folders import folders_parser, load_dvae
 
 ENTRANCE = "blocks.group_"
 
@@ -46,18 +44,12 @@ def grow(tokenizer: DiscreteVAE, blocks: list[int]) -> DiscreteVAE:
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("tokenizer", type=Path, help="folder of a dVAE, or of its run's checkpoint")
-    parser.add_argument("out", type=Path, help="folder to write")
+    parser = folders_parser(__doc__)
     parser.add_argument(
         "--blocks", type=int, nargs="+", required=True, help="of each group, coarsest first"
     )
     options = parser.parse_args()
-    tokenizer, config = load_tokenizer(options.tokenizer)
-    if not isinstance(tokenizer, DiscreteVAE):
-        raise UserError(f"{options.tokenizer} is no dVAE: only a dVAE's decoder can grow")
+    tokenizer, config = load_dvae(options.tokenizer, "decoder can grow")
     save_tokenizer(options.out, grow(tokenizer, options.blocks), config)
 
 

@@ -6,15 +6,13 @@ Writes a tokenizer's folder for `train_dvae.py init=runs/split model.codebook_si
 halves of a code mean nearly the same at first; training moves them apart.
 """
 
-import argparse
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
-from dalle_base.common.errors import UserError, command
-from dvae.checkpoint import load_tokenizer, save_tokenizer
+from dalle_base.common.errors import command
+from dvae.checkpoint import save_tokenizer
 from dvae.model import DiscreteVAE
+from experiments.dvae_folders import folders_parser, load_dvae
 
 CODEBOOK = {  # the tensors with an entry for each code, and the dimension it lies in
     "encoder.blocks.output.conv.w": 0,
@@ -36,16 +34,10 @@ def split(weights: dict[str, Tensor], apart: float) -> dict[str, Tensor]:
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("tokenizer", type=Path, help="folder of a dVAE, or of its run's checkpoint")
-    parser.add_argument("out", type=Path, help="folder to write")
+    parser = folders_parser(__doc__)
     parser.add_argument("--apart", type=float, default=0.1, help="how far, in standard deviations")
     options = parser.parse_args()
-    tokenizer, config = load_tokenizer(options.tokenizer)
-    if not isinstance(tokenizer, DiscreteVAE):
-        raise UserError(f"{options.tokenizer} is no dVAE: only a dVAE's codebook can be split")
+    tokenizer, config = load_dvae(options.tokenizer, "codebook can be split")
     config.model.codebook_size *= 2
     larger = DiscreteVAE(config.model)
     larger.load_state_dict(split(tokenizer.state_dict(), options.apart))

@@ -22,7 +22,7 @@ from dvae.kinds import KINDS, SavedTokenizer, tokenizer_class
 from dvae.model import DiscreteVAE
 from dvae.networks import one_hot
 from dvae.tokenizer import ImageTokenizer
-from experiments import grow_decoder
+from experiments import grow_decoder, split_codebook
 from experiments.grow_decoder import grow
 from train_dalle import TrainDALLE
 
@@ -231,3 +231,21 @@ def test_growing_by_the_command(tmp_path: Path, run_script: Callable[..., Any]) 
     assert status == 2
     assert "is no dVAE: only a dVAE's decoder can grow" in error
     assert not (tmp_path / "no").exists()
+
+
+def test_a_split_codebook_has_each_code_twice(
+    tmp_path: Path, run_script: Callable[..., Any]
+) -> None:
+    tokenizer = tiny_tokenizer("dvae")
+    saved = SavedTokenizer("dvae", tokenizer.config, "float32")  # type: ignore[attr-defined]
+    save_tokenizer(tmp_path / "dvae", tokenizer, saved)
+    arguments = [tmp_path / "dvae", tmp_path / "out", "--apart", "0"]
+    status, _, error = run_script(split_codebook.main, *arguments)
+    assert status == 0, error
+    split, config = load_tokenizer(tmp_path / "out")
+    assert config.model.codebook_size == split.vocab_size == 24
+    images = torch.rand(3, 3, 16, 16)
+    codes = tokenizer.encode(images)
+    assert torch.equal(split.encode(images) % 12, codes)
+    for half in (codes, codes + 12):
+        torch.testing.assert_close(split.decode(half), tokenizer.decode(codes))
