@@ -119,16 +119,22 @@ def accept_module(module: str, arguments: list[str], monkeypatch: pytest.MonkeyP
     assert importlib.util.find_spec(name)
     if not arguments:  # as the text names it
         return
-    parse = argparse.ArgumentParser.parse_args
 
-    def accept(*given: Any) -> None:
-        parse(*given)
-        raise Accepted
+    def accepting(parse: Callable[..., Any]) -> Callable[..., None]:
+        def accept(*given: Any) -> None:
+            parse(*given)
+            raise Accepted
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", accept)
+        return accept
+
+    imported = importlib.import_module(name)
+    parser = argparse.ArgumentParser
+    monkeypatch.setattr(parser, "parse_args", accepting(parser.parse_args))
+    if hasattr(imported, "load_config"):  # it reads a config, as the scripts that train do
+        monkeypatch.setattr(imported, "load_config", accepting(imported.load_config))
     monkeypatch.setattr(sys, "argv", [module, *arguments])
     with pytest.raises(Accepted):
-        importlib.import_module(name).main()
+        imported.main()
 
 
 OPTIONS = re.findall(
