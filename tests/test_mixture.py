@@ -14,8 +14,8 @@ from dalle_base.common.config import load_config
 from dalle_base.common.errors import UserError
 from dalle_base.data.batches import ImageDataset, Shuffled
 from dalle_base.data.captions import vary_caption
-from dalle_base.data.config import AugmentConfig
-from dalle_base.data.forms import indefinite, takes_article, wordings
+from dalle_base.data.config import AugmentConfig, TextConfig
+from dalle_base.data.forms import indefinite, short_names, takes_article, wordings
 from dalle_base.data.sources import read_data_config
 from dalle_base.data.sources.base import Joined, Record, Subset, captioned, first_with_same_image
 from dalle_base.data.sources.mixture import MixtureConfig, MixtureSource, shares
@@ -291,6 +291,33 @@ BEFORE_WORDINGS = [
     *("red heart, noto style", "red heart", "red heart, noto style", "red heart love"),
     *("red heart", "red heart", "red heart, noto style", "red heart"),
 ]
+
+
+def test_short_names_are_what_people_type() -> None:
+    assert short_names("evergreen tree", ("forest", "tree", "winter")) == ("tree",)
+    assert short_names("dog face", ("animal", "dog", "face")) == ("dog",)
+    assert short_names("moon over hills", ("moon", "hills")) == ("moon",)
+    assert short_names("automobile", ("car", "driving")) == ("car", "driving")
+    assert short_names("tree", ("forest", "tree")) == ("forest", "tree")
+    assert short_names("", ("x",)) == ("x",)
+
+
+def test_a_share_of_captions_is_short() -> None:
+    record = Record("x", Path(), "evergreen tree", "noto", ("forest", "tree"), wordings=("a pine",))
+    options = TextConfig(artist_share=0.0, keywords_share=0.0, short_share=0.5)
+    seen = Counter(vary_caption(record, np.random.default_rng(i), options) for i in range(400))
+    short = sum(seen[caption] for caption in wordings("tree"))
+    assert 160 < short < 240
+    assert seen["a tree"] > 0
+    assert set(seen) <= {"evergreen tree", "a pine", *wordings("tree")}
+    plain = record._replace(wordings=())
+    assert {vary_caption(plain, np.random.default_rng(i), options) for i in range(50)} == {
+        "evergreen tree",
+        "tree",
+    }
+    assert vary_caption(
+        record._replace(keywords=(), wordings=()), np.random.default_rng(0), options
+    ) == ("evergreen tree")
 
 
 def test_captions_without_wordings_are_varied_as_ever() -> None:

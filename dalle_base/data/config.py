@@ -44,10 +44,13 @@ class TextConfig:
     """Share of captions that name the artist, where there is one."""
     keywords_share: float = 0.25
     """Share of captions that are keywords of the image, with or without the caption itself."""
+    short_share: float = 0.0
+    """Share of captions that are a short name, as people type it: "a tree" for an evergreen tree.
+    It comes from the keywords; its wordings are those of data.caption_forms."""
 
     def validate(self) -> None:
         """Raise `UserError` on what is no share."""
-        for name in ("bpe_dropout", "artist_share", "keywords_share"):
+        for name in ("bpe_dropout", "artist_share", "keywords_share", "short_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"text.{name} is {getattr(self, name)}: write a share, 0 to 1")
 

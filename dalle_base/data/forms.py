@@ -7,6 +7,7 @@ any case, as it has before "icon".
 """
 
 import re
+from collections.abc import Sequence
 
 ON_WHITE = (
     "{thing}",
@@ -81,6 +82,19 @@ def wordings(name: str, colour: str = "", ground: str = "") -> tuple[str, ...]:
     }
     forms = ON_WHITE if ground in WHITE else ON_GROUND
     return tuple(dict.fromkeys(form.format(**slots) for form in forms))
+
+
+def short_names(name: str, keywords: Sequence[str]) -> tuple[str, ...]:
+    """What people call a thing without its details, as far as its keywords say.
+
+    The head of its name where a keyword repeats it: "tree" for "evergreen tree", "dog" for "dog
+    face", "moon" for "moon over hills". Otherwise any keyword may stand for it: "car" for
+    "automobile", but "driving" as well.
+    """
+    words = _PREPOSITIONS.split(name)[0].removesuffix(" face").split()
+    if words and words[-1] in keywords and words[-1] != name:
+        return (words[-1],)
+    return tuple(keywords)
 
 
 def indefinite(phrase: str) -> str:
