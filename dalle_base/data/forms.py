@@ -12,6 +12,7 @@ from collections.abc import Sequence
 ON_WHITE = (
     "{thing}",
     "{a_thing}",
+    "the {thing}",
     "{thing} icon",
     "{a_red} icon",
     "{a_thing} on white",
