@@ -1,12 +1,15 @@
 """Images and labels: how probable each label is for each image, by a dual encoder."""
 
+import dalle_base.common.interrupts  # noqa: F401  # isort: skip  # first of all
+
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dalle_base.common.arguments import add_device
+from dalle_base.common.arguments import Number, add_device
+from dalle_base.common.bounds import From1
 from dalle_base.common.errors import UserError, command
 from dalle_base.common.report import prepare_output, shown, table, write_json
 
@@ -35,7 +38,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--model", type=Path, default=Path("models/emoji/reranker"), help="dual encoder's folder"
     )
     add_device(parser)
-    parser.add_argument("--top", type=int, default=5, help="labels to print for each image")
+    parser.add_argument(
+        "--top", action=Number, kind=From1, default=5, help="labels to print for each image"
+    )
     parser.add_argument("--json", type=Path, help="write all probabilities here")
     parser.add_argument("--out", type=Path, help="write a labelled contact sheet into this folder")
     return parser.parse_args(argv)
@@ -44,8 +49,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 @command
 def main() -> None:
     options = parse_arguments()
-    if options.top < 1:
-        raise UserError(f"--top is {options.top}: write a number of at least 1")
     labels = read_labels(options.labels, options.labels_file)
     paths, named = find_images(options.images)
     from dalle_base.common.device import announce, choose_device, enough_memory

@@ -5,13 +5,16 @@ python search.py find "a red heart" --index FILE
 python search.py find --image IMAGE --index FILE
 """
 
+import dalle_base.common.interrupts  # noqa: F401  # isort: skip  # first of all
+
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dalle_base.common.arguments import add_device
+from dalle_base.common.arguments import Number, add_device
+from dalle_base.common.bounds import From1
 from dalle_base.common.errors import UserError, command
 from dalle_base.common.report import prepare_output, say, shown, table, write_json
 
@@ -42,16 +45,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     find.add_argument(
         "--image", "--picture", type=Path, help="instead: an image, to find the like of"
     )
-    find.add_argument("--top", type=int, default=10, help="images to find")
+    find.add_argument("--top", action=Number, kind=From1, default=10, help="images to find")
     find.add_argument("--faiss", action="store_true", help="search with faiss; same results")
     find.add_argument("--json", type=Path, help="also write the results here")
     find.add_argument("--out", type=Path, help="write a labelled contact sheet into this folder")
     options = parser.parse_args(argv)
-    if options.command == "find":
-        if (options.text is None) == (options.image is None):
-            raise UserError("say what to find: either a text or --image IMAGE")
-        if options.top < 1:
-            raise UserError(f"--top is {options.top}: write a number of at least 1")
+    if options.command == "find" and (options.text is None) == (options.image is None):
+        raise UserError("say what to find: either a text or --image IMAGE")
     return options
 
 

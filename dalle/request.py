@@ -1,7 +1,6 @@
 """What `sample.py` is asked for: its arguments as one object. Needs no torch."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,7 +8,9 @@ from typing import Any
 
 from dalle.config import PRECISIONS, Sampling, SamplingDefaults
 from dalle_base.common.arguments import add_device
+from dalle_base.common.bounds import Above0, From0, From1, check_bounds
 from dalle_base.common.errors import UserError
+from dalle_base.common.shown import is_writable, short
 
 SETTINGS = tuple(each.name for each in fields(SamplingDefaults))
 """Fields of `Sampling` that a model's folder has values for."""
@@ -33,15 +34,15 @@ class Request:
     """Whether to score the candidates; None for: where there is a reranker."""
     reranker: Path | None = None
     """The reranker's folder; None for the model's own."""
-    top: int | None = None
+    top: From1 | None = None
     """How many of the candidates to keep, the best first."""
     image: Path | None = None
     """An image of which a part is kept."""
-    keep_rows: int | None = None
+    keep_rows: From0 | None = None
     """Rows of its codes to keep."""
-    redraw_from: tuple[int, int] | None = None
+    redraw_from: tuple[From0, From0] | None = None
     """Instead: row and column of the code from which a rectangle is sampled anew."""
-    memory: float = 4.0
+    memory: Above0 = 4.0
     """GB that caches may take."""
     precision: str = "auto"
     """Of the transformer's weights; auto for the one that suits the device."""
@@ -58,12 +59,11 @@ class Request:
 
     def __post_init__(self) -> None:
         """Raise `UserError` for options that make no sense, before anything is loaded."""
-        if self.top is not None and self.top < 1:
-            raise UserError(f"--top is {self.top}: write how many of the candidates to keep")
+        if not is_writable(self.text):
+            raise UserError(f"--text is {short(self.text)}: write it in UTF-8, without NUL")
+        check_bounds(self, flags=True)
         if self.top is not None and self.rerank is False:
             raise UserError("--top keeps what the reranker likes best: leave --no-rerank out")
-        if not (self.memory > 0 and math.isfinite(self.memory)):
-            raise UserError(f"--memory is {self.memory}: write how many GB the caches may take")
         if self.image is None and (self.keep_rows is not None or self.redraw_from is not None):
             raise UserError("--keep-rows and --redraw-from need --image, the image to keep of")
         if self.image is None and self.log_likelihood:

@@ -3,11 +3,17 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from dalle.config import Candidates
+from dalle_base.common.arguments import Number
+from dalle_base.common.bounds import Bounds, check_bounds
 from dalle_base.common.errors import UserError
 
 CONCEPTS = 500
 """Concepts among which an image has to find its own."""
+Concepts = Annotated[int, Bounds(2, 10**6, hint="among which an image is looked for")]
+Resamples = Annotated[int, Bounds(1, 10**6)]
 EVERY_ARTIST = "all"
 
 
@@ -15,9 +21,9 @@ EVERY_ARTIST = "all"
 class Judging:
     """Which images are judged, and among how many."""
 
-    concepts: int = CONCEPTS
+    concepts: Concepts = CONCEPTS
     """Concepts in a group, or as many as there are."""
-    candidates: int = 1
+    candidates: Candidates = 1
     """Images sampled of each caption; of several, the reranker's favourite is judged as well."""
     artist: str = ""
     """Whose style the captions name; empty: the second artist in number of training images. `all`:
@@ -28,15 +34,12 @@ class Judging:
     """Parquet file of concepts that training never saw; empty: the one beside data.path."""
     nearest: bool = True
     """Whether the samples' nearest training images are looked for."""
-    resamples: int = 1000
+    resamples: Resamples = 1000
     """Of the intervals."""
 
     def __post_init__(self) -> None:
         """Raise `UserError` for values that make no sense."""
-        if self.concepts < 2:
-            raise UserError(f"--judge {self.concepts}: an image is looked for among 2 or more")
-        if self.candidates < 1 or self.resamples < 1:
-            raise UserError("--candidates and --resamples must be at least 1")
+        check_bounds(self)
         if self.artist and self.artist == self.reference:
             raise UserError(
                 f"--judge-artist and --judge-reference are both {self.artist!r}: name two artists"
@@ -50,14 +53,19 @@ def add_judge(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--judge",
-        type=int,
+        action=Number,
+        kind=Concepts,
         nargs="?",
         const=CONCEPTS,
         metavar="N",
         help="find concepts among N (default: %(const)s)",
     )
     group.add_argument(
-        "--candidates", type=int, default=1, help="also judge the reranker's best of so many"
+        "--candidates",
+        action=Number,
+        kind=Candidates,
+        default=1,
+        help="also judge the reranker's best of so many",
     )
     add_artists(group)
     group.add_argument(

@@ -20,6 +20,7 @@ from torch import Tensor
 from dalle_base.common.checkpoint import load_into
 from dalle_base.common.errors import UserError, command
 from dalle_base.common.files import check_free
+from dalle_base.common.schema import validate_all
 from dalle_published.archives import Archive, check_file, named_tensors, read_archive
 from dalle_published.clip_vocabulary import FILE as VOCABULARY
 from dalle_published.clip_vocabulary import clip_text, find_vocabulary
@@ -211,9 +212,7 @@ def read_config(weights: Weights, activation: str | None) -> DualEncoderConfig:
         config.text.heads = described.text_heads or config.text.heads
         config.mean = described.mean or config.mean
         config.std = described.std or config.std
-    config.vision.validate()
-    config.text.validate()
-    config.validate()
+    validate_all(config, "model")
     return config
 
 

@@ -14,6 +14,7 @@ import torch
 from dalle_base.common.checkpoint import load_into
 from dalle_base.common.errors import UserError, command
 from dalle_base.common.files import check_free
+from dalle_base.common.schema import validate_all
 from dalle_published.archives import Archive, named_tensors, read_archive
 from dalle_published.shapes import check_image_size, check_shapes
 from dalle_published.unpickling import StandIn, StoredTensor
@@ -98,7 +99,7 @@ def read_config(
         blocks=len({name.removeprefix(first).split(".")[0] for name in names}),
         decoder_init=size("decoder", "blocks.input.w", 0),
     )
-    network.validate()
+    validate_all(network, "model.network")
     check_image_size(image_size, network.downsampling)
     config = DVAEConfig(
         image_size=image_size,
@@ -106,7 +107,7 @@ def read_config(
         codebook_size=size("encoder", "blocks.output.conv.w", 0),
         network=network,
     )
-    config.validate()
+    validate_all(config, "model")
     return config
 
 

@@ -16,6 +16,7 @@ import torch
 from dalle_base.common.checkpoint import load_into
 from dalle_base.common.errors import UserError, command
 from dalle_base.common.files import check_free
+from dalle_base.common.schema import validate_all
 from dalle_published.archives import Archive, named_tensors, read_archive
 from dalle_published.shapes import Shapes, check_image_size, check_shapes
 from dalle_published.taming_config import check_taming_config, read_taming_config
@@ -144,7 +145,7 @@ def read_config(path: Path, shapes: Shapes, image_size: int) -> VQGANConfig:
         z_channels=size("encoder.conv_out.weight"),
         code_width=size("quant_conv.weight"),
     )
-    network.validate()
+    validate_all(network, "model.network")
     check_image_size(image_size, network.downsampling)
     gumbel = "quantize.embed.weight" in shapes
     config = VQGANConfig(
@@ -154,7 +155,7 @@ def read_config(path: Path, shapes: Shapes, image_size: int) -> VQGANConfig:
         quantiser="gumbel" if gumbel else "vq",
         network=network,
     )
-    config.validate()
+    validate_all(config, "model")
     return config
 
 

@@ -1,12 +1,19 @@
 """The size of a dual encoder. The defaults are ViT-B/32 (CLIP, section 2.4)."""
 
-import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from dalle_base.common.bounds import Above0, Bounds, From0, Layers, Pixels, ShareBelow1, Width
 from dalle_base.common.errors import UserError
+from dalle_base.common.free import Free, Place
+from dalle_base.common.size import LeastSize
 
+FLOAT = 4
+"""Bytes of a number."""
 ACTIVATIONS = ("gelu", "quick_gelu")
 """Of the MLPs: exact, or the sigmoid approximation that OpenAI's weights were trained with."""
+Channel = Annotated[float, Bounds(-1e6, 1e6)]
+Spread = Annotated[float, Bounds(1e-6, 1e6)]
 SAME_CAPTION = ("negative", "ignored", "shared")
 
 
@@ -14,17 +21,15 @@ SAME_CAPTION = ("negative", "ignored", "shared")
 class TowerConfig:
     """The size of one tower's transformer."""
 
-    width: int = 512
+    width: Width = 512
     """Width of the residual stream; the MLPs are four times as wide."""
-    layers: int = 12
+    layers: Layers = 12
     """Blocks."""
-    heads: int = 8
+    heads: Layers = 8
     """Attention heads; they share the width evenly."""
 
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""
-        if min(self.width, self.layers, self.heads) < 1:
-            raise UserError("a tower's width, layers and heads must be at least 1")
         if self.width % self.heads:
             raise UserError(
                 f"a tower's heads={self.heads} does not divide its width={self.width}: "
@@ -36,89 +41,78 @@ class TowerConfig:
 class DualEncoderConfig:
     """The size of a `DualEncoder`; the defaults are ViT-B/32."""
 
-    embed_dim: int = 512
+    embed_dim: Width = 512
     """Width of the space that images and captions share."""
-    image_size: int = 224
+    image_size: Pixels = 224
     """Side of the square images, in pixels."""
-    patch_size: int = 32
+    patch_size: Pixels = 32
     """Side of a patch, in pixels; divides image_size."""
     vision: TowerConfig = field(default_factory=lambda: TowerConfig(768, 12, 12))
     """The image tower."""
-    vocab_size: int = 49408
+    vocab_size: Annotated[int, Bounds(3, 2**24)] = 49408
     """Text tokens; the last two are the start and the end of a text."""
-    text_length: int = 77
+    text_length: Annotated[int, Bounds(3, 2**14)] = 77
     """Text positions, start and end included; longer captions are cut."""
     text: TowerConfig = field(default_factory=TowerConfig)
     """The text tower."""
     activation: str = "quick_gelu"
     """Of the MLPs: quick_gelu (OpenAI's weights) or gelu (most others)."""
-    mean: list[float] = field(default_factory=lambda: [0.48145466, 0.4578275, 0.40821073])
+    mean: list[Channel] = field(default_factory=lambda: [0.48145466, 0.4578275, 0.40821073])
     """Mean of the pixels' channels, which is taken off first."""
-    std: list[float] = field(default_factory=lambda: [0.26862954, 0.26130258, 0.27577711])
+    std: list[Spread] = field(default_factory=lambda: [0.26862954, 0.26130258, 0.27577711])
     """Standard deviation of the channels, which they are then divided by."""
-    dropout: float = 0.0
+    dropout: ShareBelow1 = 0.0
     """Share of activations dropped in training, after each branch."""
-    patch_dropout: float = 0.0
+    patch_dropout: ShareBelow1 = 0.0
     """Share of an image's patches left out in training (Li et al. 2022, arXiv 2212.00794)."""
+
+    def least_size(self) -> LeastSize:
+        """Return the model's least size."""
+        patches = int((self.image_size // self.patch_size) ** 2 * (1 - self.patch_dropout))
+        parameters = self.vocab_size * self.text.width
+        activations = 3 * self.image_size**2
+        for tower, positions in ((self.vision, patches), (self.text, self.text_length)):
+            parameters += 12 * tower.layers * tower.width**2
+            activations += tower.layers * tower.width * positions
+        return LeastSize(parameters, activations, FLOAT * self.text_length**2)
 
     def validate(self) -> None:
         """Raise `UserError` for the first value, or pair of values, that makes no model."""
-        self.vision.validate()
-        self.text.validate()
         if self.activation not in ACTIVATIONS:
             raise UserError(
                 f"model.activation is {self.activation!r}; use one of {', '.join(ACTIVATIONS)}"
             )
-        if min(self.embed_dim, self.image_size, self.patch_size) < 1:
-            raise UserError("model.embed_dim, image_size and patch_size must be at least 1")
         if self.image_size % self.patch_size:
             raise UserError(
                 f"model.patch_size={self.patch_size} does not divide "
                 f"model.image_size={self.image_size}: write one that does"
             )
-        if self.text_length < 3 or self.vocab_size < 3:
-            raise UserError(
-                "model.text_length and model.vocab_size must be at least 3: start, end and a token"
-            )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise UserError("model.mean and model.std need three numbers each, std above 0")
-        for name in ("dropout", "patch_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"model.{name} must be a share from 0 up to below 1")
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise UserError("model.mean and model.std need three numbers each")
 
 
 @dataclass
 class SpoiledConfig:
     """Wrong images of a caption, which its right ones must beat."""
 
-    path: str = ""
+    path: Annotated[str, Place("spoiled")] = ""
     """Parquet file with the columns image, caption and exact, such as `python -m
     experiments.spoiled` writes; empty: CLIP."""
-    weight: float = 1.0
+    weight: Above0 = 1.0
     """Weight of this loss beside the contrastive one."""
-    groups: int = 32
+    groups: Annotated[int, Bounds(1, 2**20)] = 32
     """Captions with a right and a wrong image in each update (of each process)."""
-    wrong: int = 4
+    wrong: Annotated[int, Bounds(1, 1024)] = 4
     """Most wrong images of a caption in an update."""
-    held_out_share: float = 0.1
+    held_out_share: Annotated[float, Bounds(0, 1, above=True, below=True)] = 0.1
     """Share of these captions to measure on."""
-
-    def validate(self) -> None:
-        """Raise `UserError` on impossible values."""
-        if not (self.weight > 0 and math.isfinite(self.weight)):
-            raise UserError("loss.spoiled.weight must be above 0 (an empty path: none of it)")
-        for name in ("groups", "wrong"):
-            if getattr(self, name) < 1:
-                raise UserError(f"loss.spoiled.{name} must be at least 1")
-        if not 0 < self.held_out_share < 1:
-            raise UserError("loss.spoiled.held_out_share must be above 0 and below 1")
 
 
 @dataclass
 class LossConfig:
     """The contrastive loss."""
 
-    chunk: int = 0
+    chunk: Free[From0] = 0
     """Rows of similarities held at a time (0: all); the loss is the same, its memory smaller."""
     same_caption: str = "negative"
     """Other pairs of one caption in a batch: negative (CLIP), ignored, or shared (targets spread
@@ -132,9 +126,6 @@ class LossConfig:
 
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""
-        self.spoiled.validate()
-        if self.chunk < 0:
-            raise UserError("loss.chunk must be at least 0")
         if self.same_caption not in SAME_CAPTION:
             raise UserError(
                 f"loss.same_caption is {self.same_caption!r}; use one of {', '.join(SAME_CAPTION)}"

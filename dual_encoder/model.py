@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from dalle_base.common.errors import UserError
+from dalle_base.common.schema import validate_all
 from dalle_base.data.text import PADDING
 from dual_encoder.config import DualEncoderConfig, TowerConfig
 
@@ -198,7 +199,7 @@ class DualEncoder(nn.Module):
     tables = ("positional_embedding",)
 
     def __init__(self, config: DualEncoderConfig) -> None:
-        config.validate()
+        validate_all(config, "model")
         super().__init__()
         self.config = config
         width = config.text.width

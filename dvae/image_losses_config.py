@@ -4,8 +4,9 @@ A tokenizer's config that has them has them as `objective.perceptual` and `objec
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from dalle_base.common.bounds import Above0, Bounds, From0, ShareBelow1, Weight
 from dalle_base.common.errors import UserError
 from dalle_base.common.registry import Registry
 
@@ -25,25 +26,23 @@ PERCEPTUAL, ADVERSARIAL = "model.objective.perceptual", "model.objective.adversa
 class PerceptualConfig:
     """Distance of a frozen network's activations, as LPIPS without its learned weights."""
 
-    weight: float = 0.0
+    weight: Weight = 0.0
     """Weight of the distance; 0: none, and the network is not needed."""
     network: str = "lite0"
     """Frozen network: lite0 (EfficientNet-Lite0, of the extra `perceptual`) or dual_encoder (the
     image tower of a CLIP of your own); a name in NETWORKS."""
     folder: str = ""
     """Folder of the network's weights: a dual encoder's. lite0 brings its own."""
-    blocks: list[int] = field(default_factory=lambda: [0, 2, 4, 10])
+    blocks: list[Annotated[int, Bounds(0, 1023)]] = field(default_factory=lambda: [0, 2, 4, 10])
     """Blocks of the network whose outputs are compared, from 0: lite0 has 16, a dual encoder one a
     layer."""
-    size: int = 96
+    size: Annotated[int, Bounds(32, 2048)] = 96
     """Side in pixels to which images are resized for lite0; a dual encoder has its own size."""
 
     def validate(self, where: str = PERCEPTUAL) -> None:
         """Raise `UserError` on impossible values; `where` is the config's dotted name."""
         NETWORKS.check(f"{where}.network", self.network)
-        if self.weight < 0:
-            raise UserError(f"{where}.weight is {self.weight}: 0 (off) or more")
-        if not self.blocks or min(self.blocks) < 0:
+        if not self.blocks:
             raise UserError(f"{where}.blocks is {self.blocks}: write one or more, from 0")
         if self.network == "lite0" and max(self.blocks) > 15:
             raise UserError(f"{where}.blocks is {self.blocks}: write one or more of 0 to 15")
@@ -53,63 +52,49 @@ class PerceptualConfig:
             raise UserError(f"{where}.folder is empty: name the dual encoder's folder")
         if len(set(self.blocks)) < len(self.blocks):
             raise UserError(f"{where}.blocks is {self.blocks}: each block counts once")
-        if self.size < 32:
-            raise UserError(f"{where}.size must be at least 32")
 
 
 @dataclass
 class AdversarialConfig:
     """A PatchGAN discriminator, trained beside the tokenizer, and its loss (hinge)."""
 
-    weight: float = 0.0
+    weight: Weight = 0.0
     """Weight of the generator's loss, −mean D(x̂); 0: no discriminator. 0.1 is a good start."""
-    start: int = 0
+    start: From0 = 0
     """Update at which the discriminator starts: until then it neither trains nor counts."""
-    ramp: int = 0
+    ramp: From0 = 0
     """Updates over which the weight rises from 0 once the discriminator has started, linear."""
-    channels: int = 48
+    channels: Annotated[int, Bounds(1, 512)] = 48
     """Channels of the discriminator's first layer; each further layer doubles them, up to 8 times.
     """
-    layers: int = 3
+    layers: Annotated[int, Bounds(1, 12)] = 3
     """Layers that halve the image: 2 judge patches of 34 pixels, 3 of 70 (Isola et al. 2017)."""
     norm: str = "group"
     """The discriminator's normalisation: group, batch (of each batch, real or reconstructed) or
     none."""
-    lecam: float = 0.0
+    lecam: Weight = 0.0
     """Weight of LeCam regularisation, which holds its outputs on scarce data near to each other's
     moving averages (Tseng et al. 2021)."""
     adaptive: bool = False
     """Multiply the weight by the ratio of the other losses' gradient to this one's, as measured at
     the decoder's last layer (Esser et al. 2021)."""
-    adaptive_max: float = 100.0
+    adaptive_max: Above0 = 100.0
     """What that ratio is at most (Esser et al.: 10,000)."""
-    lr: float = 4e-4
+    lr: Above0 = 4e-4
     """Step size of the discriminator's AdamW."""
-    final_lr: float = 0.0
+    final_lr: Weight = 0.0
     """Step size at the end of its cosine, if any."""
-    decay_updates: int = 0
+    decay_updates: From0 = 0
     """Updates from its start over which its step size falls, cosine; 0: it stays at lr."""
-    beta1: float = 0.5
+    beta1: ShareBelow1 = 0.5
     """Its β₁."""
-    beta2: float = 0.95
+    beta2: ShareBelow1 = 0.95
     """Its β₂."""
 
     def validate(self, where: str = ADVERSARIAL) -> None:
         """Raise `UserError` on impossible values; `where` is the config's dotted name."""
-        for name in ("weight", "start", "ramp", "lecam", "final_lr", "decay_updates"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{where}.{name} is {getattr(self, name)}: 0 or more")
-        for name in ("channels", "layers"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{where}.{name} must be at least 1")
         if self.norm not in NORMS:
             raise UserError(f"{where}.norm is {self.norm!r}; use one of {', '.join(NORMS)}")
-        for name in ("lr", "adaptive_max"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{where}.{name} must be above 0")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{where}.{name} is {getattr(self, name)}: at least 0, below 1")
 
 
 def image_losses_of(model: Any) -> tuple[PerceptualConfig, AdversarialConfig]:

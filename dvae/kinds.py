@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from dalle_base.common.errors import UserError
+from dalle_base.common.free import Free
 from dalle_base.common.registry import Registry
 from dvae.config import DVAEConfig
 
@@ -46,7 +47,7 @@ class SavedTokenizer:
     """Kind of tokenizer: a name in KINDS."""
     model: Any = field(default_factory=DVAEConfig)
     """Its config, of the class that KINDS has for the kind."""
-    precision: str = "bfloat16"
+    precision: Free[str] = "bfloat16"
     """How its weights are stored: bfloat16, or float32 (published weights keep theirs)."""
 
     def validate(self) -> None:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from dalle_base.common.schema import validate_all
 from dvae.config import DVAEConfig
 from dvae.networks import Decoder, Encoder, GridAttention, map_pixels, one_hot, unmap_pixels
 from dvae.objective import negative_elb
@@ -14,7 +15,7 @@ class DiscreteVAE(ImageTokenizer):
 
     def __init__(self, config: DVAEConfig) -> None:
         super().__init__()
-        config.validate()
+        validate_all(config, "model")
         self.config = config
         self.vocab_size = config.codebook_size
         self.image_size = config.image_size

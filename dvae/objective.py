@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dalle_base.training import processes
 from dalle_base.training.schedules import cosine
 from dvae.config import ObjectiveConfig
 from dvae.likelihood import BEST_LN_B, LIKELIHOODS
@@ -20,7 +21,7 @@ def gumbel_softmax(logits: Tensor, temperature: float, straight_through: bool = 
     exponential ones in `torch.nn.functional.gumbel_softmax`.
     """
     tiny = torch.finfo(logits.dtype).tiny
-    noise = -(-torch.rand_like(logits).clamp_min_(tiny).log_()).clamp_min_(tiny).log_()
+    noise = -(-processes.uniform_like(logits).clamp_min_(tiny).log_()).clamp_min_(tiny).log_()
     soft = ((logits + noise) / temperature).softmax(dim=1)
     if not straight_through:
         return soft
@@ -66,7 +67,7 @@ def negative_elb(
     kl = most + (q * log_q).sum(dim=1)  # nats at each grid position
     kl_per_value = kl.sum(dim=(1, 2)).mean() / values
     posterior_entropy = most - kl.mean()
-    marginal = q.mean(dim=(0, 2, 3))
+    marginal = processes.mean_with_gradient(q.mean(dim=(0, 2, 3)))
     marginal_entropy = -(marginal * (marginal + 1e-10).log()).sum()
 
     weighted = nll * ln_b.detach().mul(options.beta_nll).exp() if options.beta_nll else nll
@@ -90,7 +91,7 @@ def negative_elb(
             "nll_bits": nll.detach().mean() * bits,
             "kl_bits": kl_per_value.detach() * bits,
             "soft_perplexity": marginal_entropy.detach().exp(),
-            "posterior_perplexity": posterior_entropy.detach().exp(),
+            "posterior_perplexity": processes.mean(posterior_entropy.detach()).exp(),
             "temperature": temperature,
             "kl_weight": kl_weight,
         },

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from dalle.checkpoint import load_text_to_image
 from dalle.text_to_image import Samples, TextToImage
 from dalle_base.common.errors import command
+from dalle_base.common.report import write_json
 from dalle_base.data.shapes import check, described_scene
 from dalle_base.data.sources import open_sources, read_data_config
 from dalle_base.data.sources.base import captioned
@@ -137,7 +138,7 @@ def main() -> None:
         record["shapes"] = on_shapes(options.captions)
     if options.only != "shapes" and "emoji" not in record:
         record["emoji"] = on_emoji(options.captions, load_dual_encoder(options.judge))
-    options.record.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    write_json(options.record, record)
     if options.only:
         return
     shapes, emoji = record["shapes"], record["emoji"]

@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dalle_base.common.files import write_text
+
 SMALL = ["model.network.bottleneck=4", "model.network.decoder_blocks=[]"]
 PAPER = [
     *("model.objective.likelihood=logit_laplace", "model.objective.scale=learned"),
@@ -87,7 +89,7 @@ def main() -> None:
         share, used = 100 * figures["perplexity_share"], 100 * figures["codes_used"]
         rows.append(f"| {name} | {figures['psnr']:.2f} | {share:.0f} | {used:.0f} |")
         table = "\n".join(rows) + "\n"
-        (options.out / "table.md").write_text(table, encoding="utf-8")
+        write_text(options.out / "table.md", table)
     print(table)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dalle_base.common.bounds import From1
 from dalle_base.common.config import load_config
 from dalle_base.common.errors import UserError, command
 from dalle_base.data.sources import open_sources
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 class LearningSpeed(TrainDALLE):
     """A run of stage two on a part of its data."""
 
-    images: int = 400
+    images: From1 = 400
     """Training images, of whole captions: all artists' images of each."""
-    sampled: int = 100
+    sampled: From1 = 100
     """Captions sampled at the end, as `sampling` says, with the last model measured."""
     run: RunConfig = field(default_factory=lambda: RunConfig(updates=250, evaluate_every=25))
     """Length and output."""

@@ -133,9 +133,9 @@ def test_a_folder_gives_back_the_model(tmp_path) -> None:
         ({"patch_size": 3}, "patch_size=3 does not divide"),
         ({"activation": "relu"}, "activation is 'relu'; use one of gelu, quick_gelu"),
         ({"vision": TowerConfig(16, 1, 3)}, "heads=3 does not divide"),
-        ({"text_length": 2}, "at least 3"),
-        ({"std": [1.0, 1.0, 0.0]}, "std above 0"),
-        ({"dropout": 1.0}, "model.dropout must be"),
+        ({"text_length": 2}, "model.text_length is 2: write a whole number from 3"),
+        ({"std": [1.0, 1.0, 0.0]}, "model.std is .1.0, 1.0, 0.0.: write numbers from"),
+        ({"dropout": 1.0}, "model.dropout is 1.0: write a number from 0 to below 1"),
     ],
 )
 def test_impossible_configs_are_refused(changes, message) -> None:

@@ -249,7 +249,7 @@ def test_the_decoder_may_have_more_blocks_than_the_encoder() -> None:
     assert model.reconstruct(torch.rand(2, 3, 16, 16)).shape == (2, 3, 16, 16)
     for wrong in ([1, 2], [1, 0, 2]):
         with pytest.raises(UserError, match=r"model\.network\.decoder_blocks is"):
-            DVAEConfig(16, 4, 5, replace(network, decoder_blocks=wrong)).validate()
+            DiscreteVAE(DVAEConfig(16, 4, 5, replace(network, decoder_blocks=wrong)))
 
 
 def test_hidden_weights_are_all_convolutions_but_those_at_pixels_and_codes() -> None:

@@ -396,9 +396,9 @@ def never(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        (["--judge", "1"], "--judge 1: an image is looked for among 2 or more"),
+        (["--judge", "1"], "--judge is 1: write a whole number from 2"),
         (["--candidates", "2"], "give --judge as well"),
-        (["--judge", "--candidates", "0"], "--candidates and --resamples must be at least 1"),
+        (["--judge", "--candidates", "0"], "--candidates is 0: write a whole number from 1"),
         (["--judge", "--judge-artist", "chalk"], "no images by 'chalk'"),
         (
             ["--judge", "--judge-artist", "oil", "--judge-reference", "oil"],

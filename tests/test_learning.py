@@ -15,6 +15,7 @@ from dalle.examples import cached_examples
 from dalle.initialise import start_from_codebook
 from dalle.loss import exchange, sample_heads, summed_cross_entropy
 from dalle_base.common.errors import UserError
+from dalle_base.common.schema import validate_all
 from dalle_base.data.batches import Shuffled
 from dvae.checkpoint import load_tokenizer, save_tokenizer
 from dvae.config import DVAEConfig, NetworkConfig
@@ -182,13 +183,13 @@ def test_a_resumed_order_has_the_same_encodings() -> None:
     ("change", "named"),
     [
         ({"augmented_share": 1.5}, "codes.augmented_share is 1.5"),
-        ({"augmented_updates": -1}, "codes.augmented_updates counts updates"),
+        ({"augmented_updates": -1}, "codes.augmented_updates is -1"),
         ({"augmented_share": 0.5}, "need codes.mode=cached"),
     ],
 )
 def test_impossible_shares_are_one_line(change: dict[str, float], named: str) -> None:
     with pytest.raises(UserError, match=named):
-        CodesConfig(**change).validate()  # type: ignore[arg-type]
+        validate_all(CodesConfig(**change), "codes")  # type: ignore[arg-type]
 
 
 def test_embeddings_start_in_one_place() -> None:

@@ -87,7 +87,7 @@ def test_conv_in_the_papers_stream():
 
 @pytest.mark.parametrize("kernel", [0, 4, -3])
 def test_conv_kernel_must_be_odd(kernel):
-    with pytest.raises(UserError, match=f"pattern_options.conv.kernel is {kernel}"):
+    with pytest.raises(UserError, match=rf"pattern_options\.conv: kernel is {kernel}: write"):
         make_pattern("conv", {"kernel": kernel})
 
 

@@ -348,12 +348,12 @@ def test_gumbel_codes_are_the_largest_logits_and_train_by_one_hot_samples() -> N
     ("name", "options", "message"),
     [
         ("vq", {"lvels": 3}, r"model\.quantiser_options\.vq: unknown key lvels"),
-        ("ema", {"decay": 1.0}, "decay of a quantiser is 1.0"),
+        ("ema", {"decay": 1.0}, r"quantiser_options\.ema: decay is 1.0"),
         ("ema", {"dead_below": "much"}, "wrong type for dead_below"),
         ("vq", {"entropy_temperature": 0}, "entropy_temperature"),
-        ("fsq", {"levels": [8, 1]}, "write numbers of at least 2"),
-        ("cosine", {"width": 1}, "width of the quantiser cosine"),
-        ("gumbel", {"temperature": 0}, "temperature of the quantiser gumbel"),
+        ("fsq", {"levels": [8, 1]}, "write whole numbers from 2"),
+        ("cosine", {"width": 1}, r"cosine: width is 1: write a whole number from 2"),
+        ("gumbel", {"temperature": 0}, r"gumbel: temperature is 0.0: write a number above 0"),
         ("vq", 3, "no mapping of options"),
     ],
 )
@@ -557,7 +557,7 @@ def test_dropout_acts_in_training_alone() -> None:
     ("changes", "message"),
     [
         ({"grid": 4}, r"model\.grid=4 does not fit: .* need model\.image_size=16"),
-        ({"codebook_size": 1}, "codebook_size must be at least 2"),
+        ({"codebook_size": 1}, "model.codebook_size is 1: write a whole number from 2"),
         ({"quantiser_options": {"vqq": {}}}, "a key of model.quantiser_options is 'vqq'"),
         ({"network": {"attention_levels": [3]}}, "the levels are 0 to 2"),
         ({"network": {"multipliers": []}}, "multipliers is"),
@@ -569,7 +569,7 @@ def test_dropout_acts_in_training_alone() -> None:
 )
 def test_impossible_configs_name_the_key(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        validate_all(tiny(**changes))
+        validate_all(tiny(**changes), "model")
 
 
 @pytest.mark.parametrize("name", QUANTISERS)

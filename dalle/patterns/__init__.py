@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dalle_base.common.errors import UserError
 from dalle_base.common.registry import Registry
+from dalle_base.common.schema import build
+from dalle_base.common.shown import short
 
 if TYPE_CHECKING:
     from dalle.patterns.base import Pattern
@@ -29,13 +31,15 @@ def make_pattern(name: str, options: Mapping[str, Any] | None = None) -> "Patter
     Raises:
         UserError: an option that the pattern does not have, or a value that it refuses.
     """
-    kind = PATTERNS[name]
+    kind, key = PATTERNS[name], f"model.pattern_options.{name}"
+    if options is not None and not isinstance(options, Mapping):
+        raise UserError(f"{key} is {short(options)}, no mapping of options")
     known = [field.name for field in dataclasses.fields(kind.Options)]
     for option in options or ():
         if option not in known:
             has = f"it has {', '.join(known)}" if known else "it has none"
-            raise UserError(f"pattern_options.{name}: no option {option!r}; {has}")
-    return kind(kind.Options(**(options or {})))
+            raise UserError(f"{key}: no option {short(option)}; {has}")
+    return kind(build(kind.Options(), options or {}, key))
 
 
 def paper_layers(depth: int) -> list[str]:

@@ -1,11 +1,13 @@
 """Convolutional attention."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
 from dalle.patterns.base import Blocks, Pattern, sliding_blocks
 from dalle.stream import Stream
+from dalle_base.common.bounds import Bounds
 from dalle_base.common.errors import UserError
 
 
@@ -25,14 +27,14 @@ class Conv(Pattern):
     class Options:
         """The window."""
 
-        kernel: int = 11
+        kernel: Annotated[int, Bounds(1, 2047)] = 11
         """Side of the window of codes: odd."""
 
-        def __post_init__(self) -> None:
-            if self.kernel < 1 or self.kernel % 2 == 0:
+        def validate(self) -> None:
+            """Raise `UserError` on an even number."""
+            if self.kernel % 2 == 0:
                 raise UserError(
-                    f"pattern_options.conv.kernel is {self.kernel}: write an odd number, such as "
-                    "the paper's 11"
+                    f"kernel is {self.kernel}: write an odd number, such as the paper's 11"
                 )
 
     def sees(self, query: Tensor, key: Tensor, stream: Stream) -> Tensor:

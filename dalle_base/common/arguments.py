@@ -2,8 +2,36 @@
 
 import argparse
 import re
+from collections.abc import Sequence
+from typing import Any
+
+from dalle_base.common.bounds import check_number, is_whole, range_text
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+class Number(argparse.Action):
+    """A flag whose number has bounds: `add_argument("--top", action=Number, kind=From1)`.
+
+    Raises `UserError` for a number, or one of several, that is out of them.
+    """
+
+    def __init__(self, *, kind: Any, help: str = "", **options: Any) -> None:  # noqa: A002
+        bounds = range_text(kind).replace("%", "%%")
+        help_text = f"{help} ({bounds})" if bounds else help
+        super().__init__(type=int if is_whole(kind) else float, help=help_text, **options)
+        self.kind = kind
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        for value in values if isinstance(values, Sequence) else [values]:
+            check_number(value, self.kind, option_string or self.dest)
+        setattr(namespace, self.dest, values)
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

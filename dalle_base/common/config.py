@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
-import re
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -12,6 +10,8 @@ from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
+from dalle_base.common.bounds import range_text, typed_fields
+from dalle_base.common.checkout import in_checkout
 from dalle_base.common.errors import UserError
 from dalle_base.common.schema import (
     build,
@@ -23,44 +23,15 @@ from dalle_base.common.schema import (
     sections,
     to_mapping,
 )
+from dalle_base.common.shown import short
+from dalle_base.common.yaml_text import MOST_LEVELS, dump_yaml, parse_yaml
 
 T = TypeVar("T")
 Layer = dict[str, Any]
 COMMAND_LINE = "command line"
 BASE = "base"  # a YAML file may name another one that it changes
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose `no`, `yes` and `on` are words, and whose `2e-3` is a number (YAML 1.2)."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":bool", ":float"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_FLOAT = (
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.inf)$"
-    ),
-    list("-+0123456789."),
-)
-_Loader.add_implicit_resolver(*_FLOAT)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts in quotes whatever text some reader, `_Loader` included, would take for another type."""
-
-
-_Dumper.add_implicit_resolver(*_FLOAT)
-
-
-def parse_yaml(text: str) -> Any:
-    """Return what a YAML text says. Raises `yaml.YAMLError`."""
-    return yaml.load(text, _Loader)
+MOST_BYTES = 2**18
+"""Of a YAML file."""
 
 
 def read_yaml(path: Path) -> Layer:
@@ -71,38 +42,52 @@ def read_yaml(path: Path) -> Layer:
     return overlay_all(read_layers(path))
 
 
-def read_layers(path: Path) -> list[Layer]:
+def read_layers(path: Path, above: tuple[Path, ...] = ()) -> list[Layer]:
     """Return a YAML file as a mapping, after those of the files that its `base` key leads to.
 
+    `above` are the files that led to this one.
+
     Raises:
-        UserError: no such file, not valid YAML, or no mapping.
+        UserError: no such file, not valid YAML, no mapping, or files that are one another's base.
     """
-    try:
-        loaded = parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"config {path} does not exist") from None
-    except Exception as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"config {path} is not valid YAML: {first_line}") from None
-    if loaded is None:
-        loaded = {}
-    if not isinstance(loaded, dict):
-        raise UserError(f"config {path} must be a mapping of keys to values")
+    loaded = _read_file(path)
     base = loaded.pop(BASE, None)
     if base is None:
         return [loaded]
     if not isinstance(base, str):
-        raise UserError(f"config {path}: {BASE} is {base!r}; name a YAML file")
-    return [*read_layers(path.parent / base), loaded]
+        raise UserError(f"config {path}: {BASE} is {short(base)}; name a YAML file")
+    if "\0" in base:
+        raise UserError(f"config {path}: {BASE} is {short(base)}, which no file is called")
+    below = path.parent / base
+    if below.resolve() in (each.resolve() for each in (*above, path)):
+        raise UserError(f"config {path}: {BASE} leads back to {below}; name another file")
+    return [*read_layers(below, (*above, path)), loaded]
+
+
+def _read_file(path: Path) -> Layer:
+    """Return the mapping in a file. Raises `UserError`."""
+    try:
+        if not path.exists():
+            raise UserError(f"config {path} does not exist")
+        if not path.is_file():
+            raise UserError(f"config {path} is a folder or a device: name a YAML file")
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"config {path} is larger than {MOST_BYTES:,} bytes: is it YAML?")
+        loaded = parse_yaml(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"config {path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"config {path} is not valid YAML: {error}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise UserError(f"config {path} must be a mapping of keys to values")
+    return loaded
 
 
 def to_yaml(config: Any) -> str:
     """Return a config instance as YAML that `read_yaml` and `build` read back."""
-    return _dump(to_mapping(config))
-
-
-def _dump(value: Any, **options: Any) -> str:
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **options)
+    return dump_yaml(to_mapping(config))
 
 
 class _Text(str):
@@ -117,19 +102,28 @@ def parse_overrides(arguments: Sequence[str], default: Any = None) -> Layer:
     layer: Layer = {}
     for argument in arguments:
         key, separator, value = argument.partition("=")
-        if not separator or argument.startswith("-") or not all(key.split(".")):
-            raise UserError(f"argument {argument!r} is not of the form key=value; see --help")
+        parts = key.split(".")
+        if not separator or argument.startswith("-") or not all(parts):
+            raise UserError(f"argument {short(argument)} is not of the form key=value; see --help")
+        if len(parts) > MOST_LEVELS:
+            raise UserError(f"{COMMAND_LINE}: unknown key {short(key)}; --help lists the keys")
         nested: Any = _Text(value)
-        section = functools.reduce(
-            lambda at, part: getattr(at, part, None), key.split("."), default
-        )
+        section = default
+        for part in parts:
+            section = _field(section, part)
         if dataclasses.is_dataclass(section):
             with contextlib.suppress(yaml.YAMLError):
                 nested = parse_yaml(value)
-        for part in reversed(key.split(".")):
+        for part in reversed(parts):
             nested = {part: nested}
         layer = overlay(layer, nested)
     return layer
+
+
+def _field(config: Any, name: object) -> Any:
+    """Return the value of a dataclass instance's field; None where there is no such thing."""
+    known = dataclasses.is_dataclass(config) and not isinstance(config, type)
+    return getattr(config, str(name)) if known and name in typed_fields(type(config)) else None
 
 
 def read_texts(layer: Mapping[str, Any], default: Any) -> Layer:
@@ -142,7 +136,7 @@ def read_texts(layer: Mapping[str, Any], default: Any) -> Layer:
     hints = get_type_hints(type(default)) if known else {}
     read: Layer = {}
     for key, value in layer.items():
-        inner = getattr(default, str(key), None) if known else None
+        inner = _field(default, key)
         if isinstance(value, Mapping):
             read[key] = read_texts(value, inner)
         elif isinstance(value, _Text) and hints.get(key) is str:
@@ -163,7 +157,8 @@ def resolve(schema: type[T], layers: Sequence[Layer]) -> tuple[T, list[Layer]]:
 
     A schema may have a class method `defaults(written)`, for fields whose class depends on what
     the user wrote (the tokenizer's kind, say), and a field's metadata a function `resolve` that
-    does the like for the layers of that field.
+    does the like for the layers of that field. `from_layers` first asks its class method
+    `prepare(layers)`, if it has one, for further layers (presets, say).
     """
     make = getattr(schema, "defaults", None)
     default = make(overlay_all(layers)) if make else schema()
@@ -186,7 +181,8 @@ def from_layers(schema: type[T], layers: Sequence[Layer], source: str) -> T:
 
     Raises `UserError`, which names `source`, or the command line where the mistake is there.
     """
-    default, fitted = resolve(schema, layers)
+    prepare = getattr(schema, "prepare", None)
+    default, fitted = resolve(schema, prepare(layers) if prepare else layers)
     values: Layer = {}
     for layer in fitted:
         read = read_texts(layer, default)
@@ -218,7 +214,7 @@ def load_config(schema: type[T], usage: str, argv: Sequence[str] | None = None) 
         if at + 1 >= len(arguments):
             raise UserError("--config needs the path of a YAML file")
         source = arguments[at + 1]
-        layers += read_layers(Path(source))
+        layers += read_layers(in_checkout(source))
         del arguments[at : at + 2]
     layers.append(parse_overrides(arguments, schema()))
     if wants_help:
@@ -249,6 +245,8 @@ def help_text(schema: type[Any], usage: str, layers: Sequence[Layer] = (), sourc
             shown = f"  {name}.{field.name}" if name else f"  {field.name}"
             lines.append(f"{shown} = {_written(value)}" + _instead_of(value, usual))
             text = docs.get(field.name, "")
+            if bounds := range_text(typed_fields(type(section))[field.name]):
+                text += f" ({bounds})"
             lines += textwrap.wrap(text, 88, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
@@ -257,7 +255,7 @@ def _written(value: Any) -> str:
     """Return a value as it is written on a command line."""
     if isinstance(value, str):
         return value or '""'
-    return _dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+    return dump_yaml(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
 
 
 def _instead_of(value: Any, usual: Any) -> str:

@@ -50,9 +50,10 @@ def enough_memory(advice: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         device = "the GPU" if torch.cuda.is_available() else "the device"
         raise UserError(f"{device} has no memory left ({_first_line(error)}); {advice}") from None
-    except RuntimeError as error:
-        # What the allocators of CPUs and of Apple's GPUs say.
-        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        # What the allocators of CPUs and of Apple's GPUs say; NumPy and Python have a class for it.
+        said = any(text in str(error) for text in ("can't allocate memory", "out of memory"))
+        if not said and not isinstance(error, MemoryError):
             raise
         raise UserError(f"no memory left ({_first_line(error)}); {advice}") from None
 

@@ -28,6 +28,9 @@ class Registry(Mapping[str, T], Generic[T]):
             self.places[name] = place
         return place
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.places  # without importing it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)
 

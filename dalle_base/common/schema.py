@@ -2,25 +2,29 @@
 
 A field's meaning is the string literal right under it, which is also what `--help` prints. A class
 may have `RENAMED`, which says what became of fields that it once had, and a method `validate`,
-which refuses impossible values and combinations.
+which refuses impossible combinations. Bounds of numbers are part of their types (`bounds.py`).
 """
 
 import ast
 import copy
 import dataclasses
 import difflib
+import functools
 import inspect
 import textwrap
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from dalle_base.common.bounds import check_bounds
 from dalle_base.common.errors import UserError
+from dalle_base.common.shown import is_writable, short
 
 T = TypeVar("T")
 YES, NO = ("true", "yes", "on"), ("false", "no", "off")
 
 
+@functools.cache
 def field_docs(schema: type) -> dict[str, str]:
     """Return each field's sentence, read from the string literal under it in the source."""
     docs: dict[str, str] = {}
@@ -101,20 +105,22 @@ def rename_keys(default: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def build(default: T, values: Mapping[str, Any], source: str) -> T:
+def build(default: T, values: Mapping[str, Any], source: str, name: str = "") -> T:
     """Lay values over a dataclass instance and return a new, type-checked and valid instance.
 
     Args:
         default: the instance whose values count where none are given; it stays as it is.
         values: nested mappings; keys of earlier versions are understood.
         source: what an error message calls the origin of the values.
+        name: the config's dotted name, where it is part of another one.
 
     Raises:
-        UserError: an unknown key, a wrong type (both named), or what a `validate` refuses.
+        UserError: an unknown key, a wrong type, a number out of its bounds (all named), or what a
+            `validate` refuses.
     """
     config = lay(default, values, source)
     try:
-        validate_all(config)
+        validate_all(config, name)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     return config
@@ -126,9 +132,10 @@ def lay(default: T, values: Mapping[str, Any], source: str) -> T:
         return _build(default, rename_keys(default, values), source)
     except _UnknownKeyError as error:
         known = [name for name, _, _ in walk_fields(default)]
-        close = difflib.get_close_matches(error.name, known, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(error.name[:100], known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else "--help lists the keys"
-        raise UserError(f"{source}: unknown key {error.name}; {hint}") from None
+        written = error.name if len(error.name) < 100 else short(error.name)
+        raise UserError(f"{source}: unknown key {written}; {hint}") from None
 
 
 class _UnknownKeyError(Exception):
@@ -138,7 +145,7 @@ class _UnknownKeyError(Exception):
 
 
 def _build(default: T, values: Mapping[str, Any], source: str, prefix: str = "") -> T:
-    made = copy.deepcopy(default)
+    made: dict[str, Any] = {}
     hints = get_type_hints(type(default))
     names = {field.name for field in dataclasses.fields(default)}  # type: ignore[arg-type]
     for key, value in values.items():
@@ -147,18 +154,25 @@ def _build(default: T, values: Mapping[str, Any], source: str, prefix: str = "")
             raise _UnknownKeyError(name)
         inner = getattr(default, key)
         if dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
-            setattr(made, key, _build(inner, value, source, f"{name}."))
+            made[key] = _build(inner, value, source, f"{name}.")
             continue
         if dataclasses.is_dataclass(inner):
-            raise UserError(f"{source}: wrong type for {name}: {value!r} is no mapping of keys")
+            what = f"{short(value)} is no mapping of keys"
+            raise UserError(f"{source}: wrong type for {name}: {what}")
         try:
-            setattr(made, key, convert(value, hints[key]))
-        except (TypeError, ValueError):
+            made[key] = convert(value, hints[key])
+        except (TypeError, ValueError, OverflowError):
             wanted = getattr(hints[key], "__name__", str(hints[key]))
             if get_args(hints[key]):
                 wanted = str(hints[key])
-            raise UserError(f"{source}: wrong type for {name}: {value!r} is no {wanted}") from None
-    return made
+            what = f"{short(value)} is no {wanted}"
+            raise UserError(f"{source}: wrong type for {name}: {what}") from None
+        if not is_writable(made[key]):
+            raise UserError(
+                f"{source}: {name} is {short(value)}, which holds a character that no text file "
+                "may have: leave it out"
+            )
+    return dataclasses.replace(copy.deepcopy(default), **made)  # type: ignore[type-var]
 
 
 def convert(value: Any, wanted: Any) -> Any:
@@ -198,11 +212,17 @@ def convert(value: Any, wanted: Any) -> Any:
     raise TypeError(f"{value!r} is no {wanted}")
 
 
-def validate_all(config: Any) -> None:
-    """Call `validate` on a config and on all configs inside it, the innermost first."""
+def validate_all(config: Any, name: str = "") -> None:
+    """Check the bounds of all numbers of a config, then what its `validate` refuses.
+
+    The configs inside it come first. `name` is the config's dotted name, for messages. Raises
+    `UserError`.
+    """
+    prefix = f"{name}." if name else ""
     for field in dataclasses.fields(config):
         item = getattr(config, field.name)
         if dataclasses.is_dataclass(item):
-            validate_all(item)
+            validate_all(item, prefix + field.name)
+    check_bounds(config, prefix)
     if hasattr(config, "validate"):
         config.validate()

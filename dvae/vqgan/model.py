@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dalle_base.common.schema import validate_all
 from dvae.tokenizer import ImageTokenizer, LossReport, leave_uncompiled
 from dvae.vqgan.config import VQGANConfig
 from dvae.vqgan.networks import Attention, Decoder, Encoder
@@ -20,7 +21,7 @@ class VQGAN(ImageTokenizer):
 
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
-        config.validate()
+        validate_all(config, "model")
         self.config = config
         self.vocab_size = config.codebook_size
         self.image_size = config.image_size

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dalle_base.common.errors import UserError
 from dalle_base.common.registry import Registry
 from dalle_base.common.schema import build
+from dalle_base.common.shown import short
 
 if TYPE_CHECKING:
     from dvae.vqgan.quantisers.base import Quantiser
@@ -37,5 +38,5 @@ def make_quantiser(name: str, codebook_size: int, width: int, options: Any = Non
     """
     kind, key = QUANTISERS[name], f"model.quantiser_options.{name}"
     if options is not None and not isinstance(options, dict):
-        raise UserError(f"{key} is {options!r}, no mapping of options")
+        raise UserError(f"{key} is {short(options)}, no mapping of options")
     return kind(codebook_size, width, build(kind.Options(), options or {}, key))

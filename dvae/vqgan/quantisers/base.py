@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, distributed, nn
 
-from dalle_base.common.errors import UserError
+from dalle_base.common.bounds import ShareBelow1
 
 MOST_DISTANCES = 2**24
 """Distances between vectors and codes that are held at once, 64 MiB."""
@@ -88,20 +88,11 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
 class CodebookOptions:
     """What quantisers with a table of vectors have in common."""
 
-    dead_below: float = 0.0
+    dead_below: ShareBelow1 = 0.0
     """A code used less often than this share of an equal share is dead and becomes a random vector
     of the batch, at the very start all of them; 0: none is ever replaced."""
-    decay: float = 0.99
+    decay: ShareBelow1 = 0.99
     """Decay of the average of how often a code is used, and of whatever else is averaged."""
-
-    def validate(self) -> None:
-        """Raise `UserError` on impossible values."""
-        if not 0 <= self.decay < 1:
-            raise UserError(f"decay of a quantiser is {self.decay}; it must be from 0 to below 1")
-        if not 0 <= self.dead_below < 1:
-            raise UserError(
-                f"dead_below of a quantiser is {self.dead_below}; it must be from 0 to below 1"
-            )
 
 
 class Codebook(Quantiser):

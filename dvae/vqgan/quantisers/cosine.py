@@ -1,11 +1,12 @@
 """Vector quantisation by angle, in few dimensions (ViT-VQGAN, arXiv 2110.04627; LlamaGen)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from dalle_base.common.errors import UserError
+from dalle_base.common.bounds import Bounds
 from dvae.vqgan.quantisers.base import (
     Codebook,
     CodebookOptions,
@@ -25,14 +26,8 @@ class Cosine(Codebook):
     class Options(CodebookOptions):
         """Its options."""
 
-        width: int = 8
+        width: Annotated[int, Bounds(2, 2**16)] = 8
         """Values of a code's vector, few (8 to 32), whatever model.network.code_width says."""
-
-        def validate(self) -> None:
-            """Raise `UserError` on impossible values."""
-            super().validate()
-            if self.width < 2:
-                raise UserError("width of the quantiser cosine must be at least 2")
 
     def __init__(self, codebook_size: int, width: int, options: "Cosine.Options") -> None:
         super().__init__(codebook_size, options.width, options)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dalle_base.common.bounds import Share, ShareBelow1
 from dvae.vqgan.quantisers.base import (
     Codebook,
     CodebookOptions,
@@ -31,8 +32,8 @@ class EMA(Codebook):
     class Options(CodebookOptions):
         """Its options."""
 
-        dead_below: float = 0.1
-        smoothing: float = 1e-5
+        dead_below: ShareBelow1 = 0.1
+        smoothing: Share = 1e-5
         """Laplace smoothing ε: what is added to each code's share before dividing by it."""
 
     def __init__(self, codebook_size: int, width: int, options: "EMA.Options") -> None:

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from dalle_base.common.bounds import Bounds
 from dalle_base.common.errors import UserError
 from dvae.vqgan.quantisers.base import Quantised, Quantiser, straight_through
 
@@ -23,15 +25,15 @@ class FSQ(Quantiser):
     class Options:
         """Its options."""
 
-        levels: list[int] = field(default_factory=lambda: [8, 5, 5, 5])
+        levels: list[Annotated[int, Bounds(2, 2**16)]] = field(default_factory=lambda: [8, 5, 5, 5])
         """Levels of each value of a vector; their product is the codebook's size. As many values
         as levels, whatever model.network.code_width says."""
 
         def validate(self) -> None:
             """Raise `UserError` on impossible values."""
-            if not self.levels or min(self.levels) < 2:
+            if not 1 <= len(self.levels) <= 24:
                 raise UserError(
-                    f"levels of the quantiser fsq are {self.levels}; write numbers of at least 2"
+                    f"levels of the quantiser fsq are {self.levels}: write 1 to 24 numbers"
                 )
 
     def __init__(self, codebook_size: int, width: int, options: "FSQ.Options") -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dalle_base.common.errors import UserError
+from dalle_base.common.bounds import Above0, Weight
 from dvae.objective import gumbel_softmax
 from dvae.vqgan.quantisers.base import Quantised, Quantiser
 
@@ -20,15 +20,10 @@ class Gumbel(Quantiser):
     class Options:
         """Its options."""
 
-        temperature: float = 1.0
+        temperature: Above0 = 1.0
         """Temperature of the samples in training, which the decoder sees one-hot."""
-        kl_weight: float = 1e-8
+        kl_weight: Weight = 1e-8
         """Weight of the KL (nats at each position) to equal use of all codes."""
-
-        def validate(self) -> None:
-            """Raise `UserError` on impossible values."""
-            if self.temperature <= 0:
-                raise UserError("temperature of the quantiser gumbel must be above 0")
 
     def __init__(self, codebook_size: int, width: int, options: "Gumbel.Options") -> None:
         super().__init__(codebook_size, width, options)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dalle_base.common.errors import UserError
+from dalle_base.common.bounds import Above0, Weight
 from dvae.vqgan.quantisers.base import (
     Codebook,
     CodebookOptions,
@@ -24,19 +24,13 @@ class VQ(Codebook):
     class Options(CodebookOptions):
         """Its options."""
 
-        entropy_weight: float = 0.0
+        entropy_weight: Weight = 0.0
         """Weight of the mean entropy (nats) of soft assignments less `entropy_spread` times the
         entropy of their batch mean: sure codes, all of them in use."""
-        entropy_spread: float = 1.0
+        entropy_spread: Weight = 1.0
         """How much the batch mean's entropy counts."""
-        entropy_temperature: float = 0.01
+        entropy_temperature: Above0 = 0.01
         """What squared distances are divided by in the soft assignments."""
-
-        def validate(self) -> None:
-            """Raise `UserError` on impossible values."""
-            super().validate()
-            if self.entropy_temperature <= 0:
-                raise UserError("entropy_temperature of the quantiser vq must be above 0")
 
     def __init__(self, codebook_size: int, width: int, options: "VQ.Options") -> None:
         super().__init__(codebook_size, width, options)
