@@ -102,7 +102,7 @@ def test_a_config_of_a_source_is_read_from_its_own_options() -> None:
     assert config == ShapesConfig(source="shapes", count=9)
     assert read_data_config({"path": "x"}, "here") == FolderConfig(path="x")
     with pytest.raises(
-        UserError, match=r"data\.source is 'web'; use one of folder, datasets, shapes"
+        UserError, match=r"data\.source is 'web'; use one of folder, datasets, webdataset"
     ):
         read_data_config({"source": "web"}, "here")
     with pytest.raises(UserError, match="here: unknown key cuont"):

@@ -1,8 +1,6 @@
-"""Images: opened, squared, turned into tensors and back, laid out in grids."""
+"""Images: squared, turned into tensors and back, laid out in grids. `opening` opens them."""
 
-import io
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,41 +8,15 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-WHITE = (255, 255, 255)
+from dalle_base.common.files import write_file
+from dalle_base.common.opening import WHITE
+from dalle_base.common.opening import UnreadableImageError as UnreadableImageError
+from dalle_base.common.opening import open_image as open_image
+
 GAP = 4
 """Pixels between the images of a grid."""
 FRAME = (190, 190, 190)
 """Colour of the line around each image of a grid: a white image then has an edge."""
-
-
-class UnreadableImageError(Exception):
-    """An image that cannot be decoded; the message names it and says why."""
-
-
-def open_image(
-    source: Path | bytes | Image.Image | Callable[[], Image.Image], name: str = "image"
-) -> Image.Image:
-    """Decode (or render) an image and composite it on white, in RGB.
-
-    Raises:
-        UnreadableImageError: the content is no image, or is damaged.
-    """
-    try:
-        if isinstance(source, Image.Image):
-            image = source
-        elif callable(source):
-            image = source()
-        else:
-            content = source if isinstance(source, bytes) else source.read_bytes()
-            image = Image.open(io.BytesIO(content))
-        image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"{name}: {error}") from None
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        canvas = Image.new("RGBA", image.size, (*WHITE, 255))
-        image = Image.alpha_composite(canvas, image)
-    return image.convert("RGB")
 
 
 def centre_square(
@@ -118,6 +90,5 @@ def grid(
 
 
 def save_image(image: Image.Image, path: Path) -> None:
-    """Write an image, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+    """Write a PNG, whole or not at all, making its folder. Raises `UserError`."""
+    write_file(path, lambda new: image.save(new, format="PNG"), sync=False)

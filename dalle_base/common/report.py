@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dalle_base.common.files import prepare_file, prepare_folder
+from dalle_base.common.files import prepare_file, prepare_folder, write_text
 
 
 def say(line: str, error: bool = False) -> None:
@@ -37,5 +37,5 @@ def prepare_output(json_file: Path | None, folder: Path | None) -> None:
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write a record as JSON."""
-    path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    """Write a record as JSON, whole or not at all. Raises `UserError`."""
+    write_text(path, json.dumps(record, indent=1))

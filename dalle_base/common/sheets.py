@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dalle_base.common.images import centre_square, grid
+from dalle_base.common.images import centre_square, grid, save_image
 
 THUMBNAIL = 128
 """Side of an image on a contact sheet, in pixels."""
@@ -29,5 +29,5 @@ def write_sheets(
     for first, name in zip(starts, names, strict=True):
         part = slice(first, first + PER_SHEET)
         columns = min(8, len(images[part]))
-        grid(list(images[part]), columns, short[part], title).save(folder / name)
+        save_image(grid(list(images[part]), columns, short[part], title), folder / name)
     return [folder / name for name in names]

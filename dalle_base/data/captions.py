@@ -17,9 +17,16 @@ def with_artist(record: Record) -> str:
     return f"{caption}, {record.artist} style" if record.artist else caption
 
 
+def all_with_artist(record: Record) -> list[str]:
+    """Return each of a record's captions `with_artist`; "" where it has none."""
+    return [with_artist(record._replace(caption=each)) for each in record.captions or ("",)]
+
+
 def vary_caption(record: Record, rng: np.random.Generator, options: TextConfig = TEXT) -> str:
-    """Return a caption for training: as it is, reworded or keywords, with its artist or not."""
+    """Return a caption for training: one of the record's or its keywords, varied."""
     caption = record.caption or ""
+    if record.other_captions:  # one caption asks for no random number: other runs draw the same
+        caption = record.captions[int(rng.integers(len(record.captions)))]
     if record.wordings and rng.random() < WORDED_SHARE:
         caption = record.wordings[int(rng.integers(len(record.wordings)))]
     if record.keywords and rng.random() < options.keywords_share:

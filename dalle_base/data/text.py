@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from dalle_base.common.errors import UserError
+from dalle_base.common.files import write_text
 from dalle_base.data.bpe_dropout import BPEDropout
 
 TEXT = "text.json"
@@ -105,8 +106,8 @@ class TextTokenizer:
         return self._tokenizer.decode(tokens).removeprefix(" ").rstrip("\N{REPLACEMENT CHARACTER}")
 
     def save(self, path: str | Path) -> None:
-        """Write the encoding to a JSON file of the `tokenizers` library."""
-        Path(path).write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
+        """Write the encoding to a JSON file of the `tokenizers` library. Raises `UserError`."""
+        write_text(Path(path), self._tokenizer.to_str(pretty=True))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from dalle_base.common.errors import UserError
-from dalle_base.data.captions import with_artist
+from dalle_base.data.captions import all_with_artist
 from dalle_base.data.sources.base import Source
+from dalle_base.data.sources.streaming import StreamSource
 from dalle_base.data.text import TextTokenizer
 
 
@@ -16,14 +17,18 @@ def learn_text(source: Source, vocab_size: int, most: int = 50_000) -> TextToken
     Of a larger source, about `most` records evenly spread are enough to learn from.
     """
 
+    if isinstance(source, StreamSource):
+        source = source.sample()
+
     def corpus() -> Iterator[str]:
         for i in range(0, len(source), max(1, len(source) // most)):
             record = source.record(i)
             yield record.caption or ""
+            yield from record.other_captions
             yield " ".join(record.keywords)
             yield from record.wordings
             if record.artist:
-                yield with_artist(record)
+                yield from all_with_artist(record)
 
     return train_text(corpus(), vocab_size)
 

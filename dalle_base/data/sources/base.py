@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dalle_base.common.errors import UserError
 from dalle_base.common.report import say
@@ -15,6 +15,9 @@ from dalle_base.data.config import PathConfig
 
 if TYPE_CHECKING:
     from PIL import Image
+
+FEW = 3
+"""Held-out images of which each is tried: with more, one that cannot be read is no loss."""
 
 
 class Record(NamedTuple):
@@ -30,6 +33,13 @@ class Record(NamedTuple):
     """Whether the data says that a horizontal flip keeps image and caption true."""
     wordings: tuple[str, ...] = ()
     """Other captions that say the same, to train on."""
+    other_captions: tuple[str, ...] = ()
+    """Further captions of the image, beside `caption`: the data has several."""
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All captions of the image."""
+        return () if self.caption is None else (self.caption, *self.other_captions)
 
 
 class Source(Protocol):
@@ -111,10 +121,32 @@ def open_paths(make: Callable[[str], Source], config: PathConfig) -> tuple[Sourc
         return source, make(config.held_out_path)
     # By a hash of the position, so that the choice is spread evenly and never changes.
     held_out = [i for i in range(len(source)) if _unit_hash(i) < config.held_out_share]
-    if config.held_out_share and not held_out:
-        held_out = [0]  # a tiny folder still has something to measure on
+    if config.held_out_share and not any_readable(source, held_out):
+        # A tiny folder still has something to measure on.
+        held_out = first_readable(source, range(len(source)))
     kept = sorted(set(range(len(source))) - set(held_out)) or held_out
     return Subset(source, kept), Subset(source, held_out or kept)
+
+
+def any_readable(source: Source, indices: Sequence[int]) -> bool:
+    """Return whether an image of some records can be read, as one of more than `FEW` surely can."""
+    return len(indices) > FEW or bool(first_readable(source, indices, otherwise=()))
+
+
+def first_readable(
+    source: Source, indices: Sequence[int], otherwise: Sequence[int] | None = None
+) -> list[int]:
+    """Return the first index whose image can be read, else `otherwise` (the first of all)."""
+    from dalle_base.common.opening import UnreadableImageError, open_image
+
+    for index in indices:
+        record = source.record(index)
+        try:
+            open_image(record.image, record.name)
+        except UnreadableImageError:
+            continue
+        return [index]
+    return list(indices[:1] if otherwise is None else otherwise)
 
 
 def _unit_hash(index: int) -> float:
@@ -122,14 +154,27 @@ def _unit_hash(index: int) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
+def how_to_caption(source: Any) -> str:
+    """Return what to do where no record of a source has a caption."""
+    while not hasattr(source, "how_to_caption"):
+        parts = getattr(source, "sources", [])
+        inner = parts[0] if parts else getattr(source, "source", None)
+        if inner is None:
+            return "add a metadata.csv with file_name and caption, or a .txt beside each image"
+        source = inner
+    return source.how_to_caption()
+
+
 def captioned(source: Source) -> Source:
     """Return the records that have a caption; say how many have none. Raises if none has."""
+    if hasattr(source, "with_captions"):  # a stream, of which nobody knows how long it is
+        return source.with_captions()  # type: ignore[attr-defined]
     with_caption = [i for i in range(len(source)) if source.has_caption(i)]
     missing = len(source) - len(with_caption)
     if not with_caption:
         raise UserError(
             f"none of the {len(source)} images has a caption (first: {source.record(0).name}); "
-            "add a metadata.csv with file_name and caption, or a .txt beside each image"
+            f"{how_to_caption(source)}"
         )
     if missing:
         say(f"left out {missing} of {len(source)} images without a caption")

@@ -1,22 +1,24 @@
 """Images under a folder, with captions beside them."""
 
-import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dalle_base.common.errors import UserError
+from dalle_base.common.report import say, shown
+from dalle_base.data.caption_files import read_beside, read_tables, texts_beside
+from dalle_base.data.caption_tables import first_table
 from dalle_base.data.config import PathConfig
-from dalle_base.data.image_files import SUFFIXES
+from dalle_base.data.image_files import count_others, no_images, walk
+from dalle_base.data.passed_over import PassedOver
+from dalle_base.data.sources.at_path import other_source
 from dalle_base.data.sources.base import Record, Source, open_paths
 
-CAPTION_COLUMNS = ("caption", "text")
+UNREADABLE = "captions that cannot be read"
 
 
 @dataclass
 class FolderConfig(PathConfig):
-    """Images under a folder: captions in metadata.csv or .jsonl, or a .txt beside each."""
+    """Images under a folder: captions in metadata.csv, .jsonl, ..., or in a .txt beside each."""
 
     def open(self) -> tuple[Source, Source]:
         """Return the training and the held-out source."""
@@ -24,53 +26,70 @@ class FolderConfig(PathConfig):
 
 
 class FolderSource:
-    """Images under a folder; captions in metadata.csv / metadata.jsonl, or a .txt beside each.
+    """Images under a folder and the folders below it, in the order of their paths.
 
-    The metadata files follow the `datasets` library's ImageFolder: a `file_name` column relative
-    to the folder, and a `caption` or `text` column.
+    Captions are in a metadata.csv, .tsv, .jsonl or .json (or captions.csv, ...) of any of these
+    folders, with the columns file_name and caption as in the `datasets` library's ImageFolder, or
+    usual names for them; or in a .txt or .caption beside an image, a line for each. An image may
+    have several. Files that are no data (`walk`), and captions of no image, are in
+    `passed_over`, of which one line tells.
+
+    Raises:
+        UserError: no folder, no images in it, or captions that cannot be read.
     """
 
     def __init__(self, path: str) -> None:
         self.folder = Path(path)
         if not self.folder.is_dir():
-            raise UserError(f"data folder {path!r} does not exist; set data.path")
-        self.files = sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+            what = "is no folder" if self.folder.exists() else "does not exist"
+            hint = other_source(path, "folder") or "set data.path"
+            raise UserError(f"data folder {shown(path)!r} {what}; {hint}")
+        self.passed_over = PassedOver()
+        self.files: list[Path] = []
+        self._beside: dict[Path, Path] = {}
+        tables: list[Path] = []
+        for listing in walk(self.folder, self.passed_over):
+            here = listing.folder
+            self.files += [here / name for name in listing.images]
+            texts = texts_beside(listing.images, listing.others)
+            self._beside |= {here / image: here / text for image, text in texts.items()}
+            read = set(texts.values())
+            if table := first_table([name for name in listing.others if name not in read]):
+                tables.append(here / table)
+                read.add(table)
+            count_others(self.passed_over, listing, self.folder, read)
         if not self.files:
-            kinds = ", ".join(sorted(SUFFIXES))
-            raise UserError(f"no images under {self.folder.resolve()} (looked for {kinds})")
-        self.captions = self._metadata()
-
-    def _metadata(self) -> dict[Path, str]:
-        rows: list[dict[str, Any]] = []
-        table, lines = self.folder / "metadata.csv", self.folder / "metadata.jsonl"
-        try:
-            if table.exists():
-                rows = list(csv.DictReader(table.read_text("utf-8").splitlines()))
-            elif lines.exists():
-                rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines() if line]
-        except (ValueError, UnicodeDecodeError) as error:
-            raise UserError(f"captions in {self.folder}: not readable: {error}") from None
-        captions = {}
-        for row in rows:
-            column = next((name for name in CAPTION_COLUMNS if row.get(name)), None)
-            if "file_name" not in row or column is None:
-                raise UserError(
-                    f"captions in {self.folder}: each row needs file_name and "
-                    f"{' or '.join(CAPTION_COLUMNS)}; found {', '.join(map(str, row))}"
-                )
-            captions[self.folder / row["file_name"]] = row[column]
-        return captions
+            hint = other_source(path, "folder")
+            raise UserError(f"{no_images(self.folder, self.passed_over)}{hint and '; '}{hint}")
+        self.files.sort()
+        self.captions = read_tables(sorted(tables), self.folder, self.files, self.passed_over)
+        """Of images, those in tables; once they have been read, also those beside them."""
+        if self.passed_over:
+            say(f"passed over under {shown(path)}: {self.passed_over}")
 
     def __len__(self) -> int:
         return len(self.files)
 
     def record(self, index: int) -> Record:
         path = self.files[index]
-        caption = self.captions.get(path)
-        beside = path.with_suffix(".txt")
-        if caption is None and beside.exists():
-            caption = beside.read_text("utf-8", errors="replace").strip()
-        return Record(str(path), path, caption)
+        captions = self._captions_of(path)
+        return Record(
+            str(path), path, captions[0] if captions else None, other_captions=captions[1:]
+        )
 
     def has_caption(self, index: int) -> bool:
-        return bool((self.record(index).caption or "").strip())
+        return bool(self._captions_of(self.files[index]))
+
+    def _captions_of(self, path: Path) -> tuple[str, ...]:
+        captions = self.captions.get(path, ())
+        if captions or path not in self._beside:
+            return captions
+        text = self._beside.pop(path)
+        try:
+            captions = read_beside(text)
+        except UserError as error:
+            if UNREADABLE not in self.passed_over.counts:  # the first one is enough of a hint
+                say(f"an image's caption is left out: {error}", error=True)
+            self.passed_over.add(UNREADABLE, str(text))
+        self.captions[path] = captions
+        return captions
