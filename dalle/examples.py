@@ -1,6 +1,5 @@
 """What stage two trains on: captions as token ids, images as codes, batch by batch."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,15 +7,15 @@ import torch
 from torch import Tensor
 
 from dalle.codes import cached_codes, encode_images
+from dalle.codes_key import codes_key
 from dalle.config import CodesConfig
-from dalle_base.common.config import to_yaml
+from dalle_base.common.errors import UserError
 from dalle_base.data.batches import ImageDataset, Shuffled, shown_batches, some_of
-from dalle_base.data.captions import varied_captions, with_artist
-from dalle_base.data.config import DataConfig, TextConfig
+from dalle_base.data.captions import all_with_artist, varied_captions
+from dalle_base.data.config import TextConfig
 from dalle_base.data.sources.base import Source
 from dalle_base.data.text import TextTokenizer
 from dalle_base.training.run import Run
-from dvae.checkpoint import tokenizer_fingerprint
 from dvae.tokenizer import ImageTokenizer
 
 
@@ -47,29 +46,28 @@ def training_examples(
     tokenizer: ImageTokenizer,
     images: ImageDataset,
     config: CodesConfig,
-    data: DataConfig,
+    workers: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the token ids [B, T] and codes [B, RC] of a run's batches, from where it stands."""
-    order = run.order(len(images))
+    order = run.order(images.count)
     if config.mode == "on_the_fly":
-        return fresh_examples(captions, tokenizer, images, order, data.workers)
+        return fresh_examples(captions, tokenizer, images, order, workers)
+    if not images.count:
+        raise UserError(
+            "codes.mode=cached keeps the codes of all images, and data.source=stream does not know "
+            "them: leave it out"
+        )
     path = Path(config.file) if config.file else run.folder / "codes.safetensors"
     with run.accelerator.main_process_first():  # the others then find the files
-        key = _key(tokenizer, str(config.variants), len(images), data)
+        key = codes_key(tokenizer, images, config.variants)
         codes, shown = cached_codes(path, key, tokenizer, images, config.variants)
         if config.keeps_clean:
-            whole = ImageDataset(images.source, images.size, None)
+            whole = ImageDataset(images.source, images.size, None, images.skips.limit)
             path = path.with_stem(f"{path.stem}-clean")
-            key = _key(tokenizer, "clean", len(images), data)
+            key = codes_key(tokenizer, whole, 1)
             clean = cached_codes(path, key, tokenizer, whole, 1).codes
             codes = torch.cat([codes, clean], dim=1)
     return cached_examples(captions, codes, shown, order, config)
-
-
-def _key(tokenizer: ImageTokenizer, variants: str, count: int, data: DataConfig) -> str:
-    """A hash of all that encodings kept in a file depend on."""
-    parts = [tokenizer_fingerprint(tokenizer), variants, str(count), to_yaml(data)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def fresh_examples(
@@ -111,8 +109,16 @@ def held_out_examples(
     tokenizer: ImageTokenizer,
     limit: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return token ids [n, T] and codes [n, RC] of at most `limit` (0: all) images, unaugmented."""
+    """Return token ids [n, T] and codes [n, RC] of at most `limit` (0: all) images, unaugmented.
+
+    An image with several captions comes once with each.
+    """
     subset = some_of(source, limit)
     codes, shown = encode_images(tokenizer, ImageDataset(subset, tokenizer.image_size, None))
-    captions = [with_artist(subset.record(i)) for i in shown.tolist()]
-    return text_tokenizer.encode(captions, text_length), codes[:, 0].long()
+    pairs = [
+        (row, caption)
+        for row, index in enumerate(shown.tolist())
+        for caption in all_with_artist(subset.record(index))
+    ]
+    tokens = text_tokenizer.encode([caption for _, caption in pairs], text_length)
+    return tokens, codes[[row for row, _ in pairs], 0].long()

@@ -222,8 +222,8 @@ def test_parts_with_nothing_in_them_are_named(parts: dict[str, Any]) -> None:
         from_parts({}).open()
     with pytest.raises(UserError, match=r"parts\.new has no source"):
         from_parts(parts | {"new": {"path": "x"}})
-    with pytest.raises(UserError, match=r"parts\.new has no images"):
-        from_parts(parts | {"new": {"source": "shapes", "count": 0}}).open()
+    with pytest.raises(UserError, match=r"parts\.new: data\.count is 0"):
+        from_parts(parts | {"new": {"source": "shapes", "count": 0}})
     parts["art"]["path"] = "nowhere.parquet"
     with pytest.raises(UserError, match=r"no parquet file matches 'nowhere\.parquet'"):
         from_parts(parts).open()

@@ -1,70 +1,20 @@
-"""Batches of images in a reproducible order, each augmented by random numbers of its own."""
+"""Batches of images in a reproducible order, loaded here or by processes in the background."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from dalle_base.common.errors import UserError
-from dalle_base.common.images import (
-    UnreadableImageError,
-    centre_square,
-    open_image,
-    to_array,
-    to_tensor,
-)
-from dalle_base.data.augment import augment
-from dalle_base.data.config import AugmentConfig
-from dalle_base.data.sources.base import Source, Subset, first_with_same_image
-
-
-class Example(NamedTuple):
-    """One prepared image."""
-
-    index: int
-    pixels: np.ndarray
-    """uint8 [3, H, W]."""
-
-
-class ImageDataset(Dataset):
-    """A source's images, augmented or not, as uint8 arrays.
-
-    An image that cannot be read is named once, counted in `skipped` and replaced by the next one.
-    """
-
-    def __init__(self, source: Source, size: int, augmentation: AugmentConfig | None) -> None:
-        self.source, self.size, self.augmentation = source, size, augmentation
-        self.skipped: set[str] = set()
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def first_with_same_image(self, index: int) -> int:
-        """Return the first index that shows what `index` shows: a mixture repeats images."""
-        return first_with_same_image(self.source, index)
-
-    def __getitem__(self, key: tuple[int, int]) -> Example:
-        """Return image `index`, augmented by random numbers of `seed`; `key` is both."""
-        index, seed = key
-        for offset in range(len(self)):
-            at = (index + offset) % len(self)
-            record = self.source.record(at)
-            try:
-                image = open_image(record.image, record.name)
-            except UnreadableImageError as error:
-                if record.name not in self.skipped:
-                    self.skipped.add(record.name)
-                    tqdm.write(f"skipped an unreadable image ({len(self.skipped)} so far): {error}")
-                continue
-            if self.augmentation is None:
-                return Example(at, to_array(centre_square(image, self.size)))
-            rng = np.random.default_rng(seed)
-            varied = augment(image, self.size, self.augmentation, rng, record.mirrorable)
-            return Example(at, to_array(varied))
-        raise UserError(f"none of the {len(self)} images can be read (see the lines above)")
+from dalle_base.common.images import to_tensor
+from dalle_base.data.image_dataset import Example, Failed, ImageDataset
+from dalle_base.data.sources.base import Source, Subset
+from dalle_base.data.sources.buffered import StreamOrder
+from dalle_base.data.sources.streaming import StreamSource
 
 
 class Shuffled:
@@ -74,6 +24,9 @@ class Shuffled:
     exactly the images that an uninterrupted one would have seen. With several processes each
     gets its own slice of the global batch.
     """
+
+    folder: Path | None = None
+    """Where a stream may keep what it needs to go on from the middle."""
 
     def __init__(
         self, length: int, batch_size: int, seed: int, start: int = 0, rank: int = 0, world: int = 1
@@ -96,18 +49,81 @@ class Shuffled:
             yield keys
             update += 1
 
+    def as_of_stream(self) -> StreamOrder:
+        """Return the same place in a stream, which has an order of its own."""
+        return StreamOrder(
+            self.batch_size, self.seed, self.start, self.rank, self.world, self.folder
+        )
+
+
+class _Loading(Dataset):
+    """Whole batches, for a process in the background; an error's one line travels as a value."""
+
+    def __init__(self, images: ImageDataset) -> None:
+        self.images = images
+
+    def __getitems__(self, keys: list[Any]) -> list[Example] | Failed:
+        try:
+            return self.images.batch(keys)
+        except UserError as error:
+            return Failed(str(error), getattr(error, "failures", ()))
+
 
 def batches(images: ImageDataset, order: Shuffled, workers: int = 0) -> Iterator[list[Example]]:
-    """Yield batches of examples in the given endless order."""
-    loader = DataLoader(
-        images,
-        batch_sampler=order,  # type: ignore[arg-type]  # endless, so it has no length
-        num_workers=workers,
-        collate_fn=list,
-        # Its own generator: a loader started later must not shift the run's random numbers.
-        generator=torch.Generator(),
-    )
-    return iter(loader)
+    """Yield batches of examples in the given endless order, or in a stream's own.
+
+    Batches are the same with any number of workers.
+
+    Raises:
+        UserError: too many images cannot be read, a stream has nothing to train on, or a worker
+            was killed.
+    """
+    source = images.source
+    if not isinstance(source, StreamSource):
+        return _loaded(images, order, workers)
+    keys = source.batches(order.as_of_stream())
+    return _remembered(source, _loaded(images, keys, workers))
+
+
+def _remembered(source: StreamSource, loaded: Iterator[list[Example]]) -> Iterator[list[Example]]:
+    for examples in loaded:
+        source.show({example.index: example.record for example in examples if example.record})
+        yield examples
+
+
+def _loaded(images: ImageDataset, keys: Iterable[Any], workers: int) -> Iterator[list[Example]]:
+    if not workers:
+        return map(images.batch, keys)
+    with warnings.catch_warnings():
+        # How many there are was chosen by the user, who may know more than the count of cores.
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        loader = DataLoader(
+            _Loading(images),
+            batch_sampler=keys,  # type: ignore[arg-type]  # endless, so it has no length
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            # Its own generator: a loader started later must not shift the run's random numbers.
+            generator=torch.Generator(),
+        )
+        loaded = iter(loader)
+    return _taken(images, loaded, workers)
+
+
+def _taken(images: ImageDataset, loaded: Iterator[Any], workers: int) -> Iterator[list[Example]]:
+    try:
+        for each in loaded:
+            yield images.take(each)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a process that loads images was killed, maybe for want of memory: lower "
+            f"data.workers ({workers}) and start again"
+        ) from None
+
+
+def _as_it_is(loaded: Any) -> Any:
+    return loaded
 
 
 def shown_batches(
@@ -117,8 +133,8 @@ def shown_batches(
 
     An image that could not be read was replaced by another: the key is that one's.
     """
-    for keys, examples in zip(order, batches(images, order, workers), strict=True):
-        shown = [(example.index, seed) for example, (_, seed) in zip(examples, keys, strict=True)]
+    for examples in batches(images, order, workers):
+        shown = [(example.index, example.seed) for example in examples]
         yield to_tensor([example.pixels for example in examples]), shown
 
 

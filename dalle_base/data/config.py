@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
+from dalle_base.common.bounds import Bounds, Share, ShareBelow1
 from dalle_base.common.errors import UserError
+from dalle_base.common.free import Free, Place
 
 FLIPS = ("none", "all", "mirrorable")
 
@@ -15,44 +17,34 @@ class AugmentConfig:
 
     crop: bool = True
     """Crop near the centre, resize to a random side, crop at random; else crop the centre."""
-    max_scale: float = 1.125
+    max_scale: Annotated[float, Bounds(1, 8)] = 1.125
     """Largest side before the random crop, as a multiple of the image's final side."""
     flip: str = "none"
     """Horizontal flips: none, all, or mirrorable (only where the data's column says so)."""
-    border: float = 0.0
+    border: Annotated[float, Bounds(0, 4)] = 0.0
     """Add a white border of up to this share of the side first, so that cropping cuts less."""
-    colour: float = 0.0
+    colour: Annotated[float, Bounds(0, 10)] = 0.0
     """Vary brightness, contrast and saturation by up to this share."""
 
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""
         if self.flip not in FLIPS:
             raise UserError(f"data.augment.flip is {self.flip!r}; use one of {', '.join(FLIPS)}")
-        if self.max_scale < 1:
-            raise UserError("data.augment.max_scale must be at least 1")
-        if self.border < 0 or self.colour < 0:
-            raise UserError("data.augment.border and data.augment.colour must not be negative")
 
 
 @dataclass
 class TextConfig:
     """The text encoding while training."""
 
-    bpe_dropout: float = 0.1
+    bpe_dropout: Share = 0.1
     """Share of merges left out (BPE dropout)."""
-    artist_share: float = 0.5
+    artist_share: Share = 0.5
     """Share of captions that name the artist, where there is one."""
-    keywords_share: float = 0.25
+    keywords_share: Share = 0.25
     """Share of captions that are keywords of the image, with or without the caption itself."""
-    short_share: float = 0.0
+    short_share: Share = 0.0
     """Share of captions that are a short name, as people type it: "a tree" for an evergreen tree.
     It comes from the keywords; its wordings are those of data.caption_forms."""
-
-    def validate(self) -> None:
-        """Raise `UserError` on what is no share."""
-        for name in ("bpe_dropout", "artist_share", "keywords_share", "short_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"text.{name} is {getattr(self, name)}: write a share, 0 to 1")
 
 
 @dataclass
@@ -61,9 +53,11 @@ class DataConfig:
 
     source: str = "folder"
     """Kind of source, which decides the other options: a name in SOURCES."""
-    workers: int = 0
+    workers: Free[Annotated[int, Bounds(0, 128)]] = 0
     """Processes that load images in the background."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    max_skipped: Free[Share] = 0.1
+    """Largest share of images that may be unreadable: beyond it the run ends (0: none may)."""
+    augment: Annotated[AugmentConfig, Place("")] = field(default_factory=AugmentConfig)
     """Augmentation of training images."""
 
     def open(self) -> tuple[Any, Any]:
@@ -79,13 +73,8 @@ class PathConfig(DataConfig):
     """Where the images are."""
     held_out_path: str = ""
     """Images to measure on, as `path`; where empty, a share of the training set is set aside."""
-    held_out_share: float = 0.05
+    held_out_share: ShareBelow1 = 0.05
     """Share of the images set aside where held_out_path is empty."""
-
-    def validate(self) -> None:
-        """Raise `UserError` on impossible values."""
-        if not 0 <= self.held_out_share < 1:
-            raise UserError("data.held_out_share must be in [0, 1)")
 
 
 def adapt_layers(

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dalle_base.common.checkout import in_checkout
 from dalle_base.common.config import read_layers
+from dalle_base.common.errors import UserError
 from dalle_base.common.registry import Registry
 from dalle_base.common.schema import build, overlay_all
 from dalle_base.data.config import DataConfig, adapt_layers
@@ -19,6 +21,8 @@ SOURCES: Registry[type[DataConfig]] = Registry(
     {
         "folder": "dalle_base.data.sources.folder:FolderConfig",
         "datasets": "dalle_base.data.sources.hub:DatasetsConfig",
+        "webdataset": "dalle_base.data.sources.webdataset:WebDatasetConfig",
+        "stream": "dalle_base.data.sources.stream:StreamConfig",
         "shapes": "dalle_base.data.sources.shapes:ShapesConfig",
         "mixture": "dalle_base.data.sources.mixture:MixtureConfig",
     }
@@ -47,12 +51,15 @@ def read_data_config(values: Mapping[str, Any], source: str) -> DataConfig:
 
 def data_of(path: Path) -> DataConfig:
     """Return the `data` part of a config file. Raises `UserError`."""
-    return _lay([layer.get("data") or {} for layer in read_layers(path)], str(path))
+    layers = [layer.get("data", {}) for layer in read_layers(in_checkout(path))]
+    if not all(isinstance(layer, dict) for layer in layers):
+        raise UserError(f"{path}: data is no mapping of keys: write data: {{source: ..., ...}}")
+    return _lay(layers, str(path))
 
 
 def _lay(layers: Sequence[Mapping[str, Any]], source: str) -> DataConfig:
     default, fitted = resolve_data(layers)
-    return build(default, overlay_all(fitted), source)
+    return build(default, overlay_all(fitted), source, "data")
 
 
 def open_sources(config: DataConfig) -> tuple[Source, Source]:

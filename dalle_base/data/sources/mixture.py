@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dalle_base.common.errors import UserError
+from dalle_base.common.shown import short
 from dalle_base.data.config import DataConfig
 from dalle_base.data.sources import read_data_config
-from dalle_base.data.sources.base import Joined, Record, Source
+from dalle_base.data.sources.base import Joined, Record, Source, how_to_caption
 
 WEIGHT = "weight"
 MOST_REPEATS = 64
@@ -41,6 +42,11 @@ class MixtureConfig(DataConfig):
         options = {key: value for key, value in self.parts[name].items() if key != WEIGHT}
         if "source" not in options:
             raise UserError(f"data.parts.{name} has no source: name one, source=datasets say")
+        if options["source"] == "stream":
+            raise UserError(
+                f"data.parts.{name} is a stream, which cannot be mixed: "
+                "use source=datasets or source=webdataset"
+            )
         try:
             return read_data_config(options, f"data.parts.{name}")
         except UserError as error:
@@ -53,11 +59,12 @@ class MixtureConfig(DataConfig):
         for name, part in self.parts.items():
             try:
                 found[name] = float(part.get(WEIGHT, 1))
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 found[name] = math.nan
             if not 0 <= found[name] < math.inf:
+                written = short(part[WEIGHT])
                 raise UserError(
-                    f"data.parts.{name}.{WEIGHT} is {part[WEIGHT]!r}: write a number, 0 or more"
+                    f"data.parts.{name}.{WEIGHT} is {written}: write a number, 0 or more"
                 )
         return found
 
@@ -84,6 +91,7 @@ class MixtureSource:
 
     def __init__(self, parts: Mapping[str, Source], weights: Mapping[str, float]) -> None:
         """`weights` are above 0, in relation to their sum. Raises `UserError` for long passes."""
+        self.names = list(parts)
         total = sum(weights[name] for name in parts)
         lengths = {name: len(part) for name, part in parts.items()}
         longest = max(lengths[name] * total / weights[name] for name in parts)
@@ -99,6 +107,8 @@ class MixtureSource:
         self._joined = Joined(
             [_Repeated(part, n) for part, n in zip(parts.values(), self.counts, strict=True)]
         )
+        self.sources = self._joined.sources
+        """The parts, each repeated."""
 
     def __len__(self) -> int:
         return len(self._joined)
@@ -108,6 +118,11 @@ class MixtureSource:
 
     def has_caption(self, index: int) -> bool:
         return self._joined.has_caption(index)
+
+    def how_to_caption(self) -> str:
+        """Return what to do where no record has a caption."""
+        parts = zip(self.names, self.sources, strict=True)
+        return "; ".join(f"data.parts.{name}: {how_to_caption(part)}" for name, part in parts)
 
     def first_with_same_image(self, index: int) -> int:
         """Return the first index whose record is that of `index`."""

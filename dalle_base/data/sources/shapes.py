@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import get_args
+from typing import Annotated, get_args
 
+from dalle_base.common.bounds import Bounds
 from dalle_base.common.errors import UserError
 from dalle_base.data.config import DataConfig
 from dalle_base.data.sources.base import Record, Source
@@ -15,7 +16,7 @@ class ShapesConfig(DataConfig):
 
     split: str = "train"
     """Split to train on: train, test or compositional."""
-    count: int = 20000
+    count: Annotated[int, Bounds(1, 10_000_000)] = 20000
     """Number of scenes before they repeat."""
 
     def open(self) -> tuple[Source, Source]:
