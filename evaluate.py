@@ -1,5 +1,7 @@
 """A checkpoint's figures: reconstructions, held-out losses, exact match, scores, the judge."""
 
+import dalle_base.common.interrupts  # noqa: F401  # isort: skip  # first of all
+
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -8,13 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dalle.config import Sampling, SamplingDefaults
 from dalle.request import add_settings, take_settings
-from dalle_base.common.arguments import add_device
+from dalle_base.common.arguments import Number, add_device
+from dalle_base.common.bounds import From0, Seed
 from dalle_base.common.errors import UserError, command
 from dalle_base.common.files import prepare_file
+from dalle_base.common.model_folders import find_model
 from dalle_base.common.report import say, write_json
 from dalle_base.data.config import PathConfig
 from dalle_base.data.sources import data_of
-from dalle_evaluation.judge_options import Judging, add_judge, judging_of
+from dalle_evaluation.judge_options import Judging, Resamples, add_judge, judging_of
 
 if TYPE_CHECKING:
     import torch
@@ -60,10 +64,19 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--held-out", help="other held-out data, as the config's held_out_path")
     parser.add_argument(
-        "--images", "--pictures", type=int, default=1024, help="held-out images; 0: all"
+        "--images",
+        "--pictures",
+        action=Number,
+        kind=From0,
+        default=1024,
+        help="held-out images; 0: all",
     )
     parser.add_argument(
-        "--checker", type=int, default=0, help="captions of shapes to sample and check, if any"
+        "--checker",
+        action=Number,
+        kind=From0,
+        default=0,
+        help="captions of shapes to sample and check, if any",
     )
     parser.add_argument(
         "--split",
@@ -72,16 +85,32 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="split of those (default: %(default)s)",
     )
     parser.add_argument(
-        "--scores", type=int, default=0, help="held-out captions to sample and score, if any"
+        "--scores",
+        action=Number,
+        kind=From0,
+        default=0,
+        help="held-out captions to sample and score, if any",
     )
     parser.add_argument(
         "--ranker", type=Path, help="dual encoder that scores (default: the model's reranker)"
     )
     parser.add_argument("--inception", type=Path, help="Inception weights: also measure FID")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the intervals")
+    parser.add_argument(
+        "--resamples",
+        action=Number,
+        kind=Resamples,
+        default=1000,
+        help="of the intervals",
+    )
     add_judge(parser)
     add_settings(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first image")
+    parser.add_argument(
+        "--seed",
+        action=Number,
+        kind=Seed,
+        default=0,
+        help="seed of the first image",
+    )
     add_device(parser)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     return parser.parse_args(argv)
@@ -110,6 +139,7 @@ def main() -> None:
 
     device = choose_device(options.device)
     announce(device)
+    options.model = find_model(options.model)
     with enough_memory("use --device cpu"):
         if is_dual_encoder(options.model):
             report(options.json, Figures(on_pairs(options, device), {}, {}))
@@ -150,13 +180,13 @@ def measure_all(
         judge = load_judge(options, judging, loaded, sources, lite0)
     figures, scored, judged = {}, {}, {}
     if sources:
-        figures |= on_held_out(sources[1], options.images, loaded, lite0)
+        figures |= on_held_out(sources, options.images, loaded, lite0)
     if options.checker:
         figures |= exact_match_of_reconstructions(tokenizer, options.split, options.checker)
         if model:
             figures |= exact_match_of_samples(model, sampling, options.split, options.checker)
     if scorers and model and sources:
-        scored = on_scores(options, sources[1], model, *scorers)
+        scored = on_scores(options, sources, model, *scorers)
     if judge:
         judged = on_judge(options, judge, loaded)
     return Figures(figures, scored, judged)
@@ -201,8 +231,6 @@ def load_scorers(
         if options.inception or options.ranker:
             raise UserError("--ranker and --inception are for scores: give --scores N as well")
         return None
-    if options.scores < 0 or options.resamples < 1:
-        raise UserError("--scores must not be negative, and --resamples at least 1")
     if not options.config or model is None:
         raise UserError(
             "--scores needs --config, for its held-out captions, and a text-to-image model"
@@ -268,7 +296,7 @@ def load_judge(
 
 def on_pairs(options: argparse.Namespace, device: "torch.device") -> dict[str, float]:
     """Measure how a dual encoder finds and tells apart a config's held-out pairs."""
-    from dalle_base.data.sources.base import captioned
+    from dalle_base.data.sources.captioned import captioned_pair
     from dual_encoder.checkpoint import load_dual_encoder
     from dual_encoder.config import LossConfig
     from dual_encoder.examples import held_out_pairs
@@ -280,7 +308,7 @@ def on_pairs(options: argparse.Namespace, device: "torch.device") -> dict[str, f
         raise UserError("--checker, --scores and --judge are for text-to-image models")
     ranker = load_dual_encoder(options.model).to(device)
     size = ranker.model.config.image_size
-    pairs = held_out_pairs(captioned(open_data(options)[1]), size, options.images)
+    pairs = held_out_pairs(captioned_pair(*open_data(options))[1], size, options.images)
     text = ranker.text_features(pairs.captions)
     images = ranker.image_features(pairs.images)
     figures = measure_features(ranker, images, text, pairs, LossConfig())
@@ -288,24 +316,24 @@ def on_pairs(options: argparse.Namespace, device: "torch.device") -> dict[str, f
 
 
 def on_held_out(
-    held_out: "Source", limit: int, loaded: Loaded, lite0: "Lite0 | None"
+    sources: "tuple[Source, Source]", limit: int, loaded: Loaded, lite0: "Lite0 | None"
 ) -> dict[str, float]:
     """Measure reconstructions, and the transformer's losses, on held-out images."""
     from dalle.examples import held_out_examples
     from dalle.metrics import held_out_losses
     from dalle_base.data.batches import ImageDataset, all_images
-    from dalle_base.data.sources.base import captioned
+    from dalle_base.data.sources.captioned import captioned_pair
     from dalle_evaluation.reconstructions import lite0_distance
     from dvae.metrics import measure
 
     model, tokenizer, _ = loaded
-    images = all_images(ImageDataset(held_out, tokenizer.image_size, None), limit)
+    images = all_images(ImageDataset(sources[1], tokenizer.image_size, None), limit)
     figures = measure(tokenizer, images)
     if lite0:
         figures["lite0_distance"] = lite0_distance(lite0, tokenizer, images)
     if model:
         length = model.transformer.config.text_length
-        source = captioned(held_out)
+        source = captioned_pair(*sources)[1]
         examples = held_out_examples(source, model.text_tokenizer, length, tokenizer, limit)
         figures |= held_out_losses(model.transformer, *examples)
     return figures
@@ -313,17 +341,19 @@ def on_held_out(
 
 def on_scores(
     options: argparse.Namespace,
-    held_out: "Source",
+    sources: "tuple[Source, Source]",
     model: "TextToImage",
     ranker: "Ranker",
     inception: "Inception | None",
 ) -> "dict[str, Score]":
     """Sample images of held-out captions and score them, beside the real ones."""
-    from dalle_base.data.sources.base import captioned
+    from dalle_base.data.sources.captioned import captioned_pair
     from dalle_evaluation.sampled import sample
     from dalle_evaluation.scores import choose_held_out, fid, scores
 
-    chosen = choose_held_out(captioned(held_out), options.scores, model.tokenizer.image_size)
+    chosen = choose_held_out(
+        captioned_pair(*sources)[1], options.scores, model.tokenizer.image_size
+    )
     images = sample(model, chosen.captions, sampling_of(options, model)).images
     found = scores(ranker, images, chosen, options.resamples)
     if inception:

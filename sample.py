@@ -1,5 +1,7 @@
 """From a caption to images: sample candidates, write each of them, a labelled grid and a JSON."""
 
+import dalle_base.common.interrupts  # noqa: F401  # isort: skip  # first of all
+
 import math
 import sys
 from dataclasses import asdict, replace

@@ -22,10 +22,13 @@ from dalle_base.common.checkpoint import CONFIG, load_into, read_metadata, read_
 from dalle_base.common.config import read_yaml, to_yaml
 from dalle_base.common.errors import UserError
 from dalle_base.common.files import write_folder
+from dalle_base.common.fingerprints import check_seal, seal
+from dalle_base.common.free import Free
+from dalle_base.common.model_folders import TEXT_TO_IMAGE, find_model
 from dalle_base.common.schema import build
 from dalle_base.data.text import TEXT, TextTokenizer
 from dual_encoder.checkpoint import load_dual_encoder
-from dvae.checkpoint import load_tokenizer, save_tokenizer, tokenizer_fingerprint
+from dvae.checkpoint import read_tokenizer, save_tokenizer, tokenizer_fingerprint
 from dvae.kinds import SavedTokenizer
 from dvae.tokenizer import ImageTokenizer
 
@@ -41,7 +44,7 @@ class SavedTransformer:
 
     model: TransformerConfig = field(default_factory=TransformerConfig)
     """The transformer's config."""
-    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    sampling: Free[SamplingDefaults] = field(default_factory=SamplingDefaults)
     """How to sample from it where nothing else is asked for."""
 
     @classmethod
@@ -75,20 +78,32 @@ def check_fit(model: TransformerConfig, tokenizer: ImageTokenizer, name: str) ->
 def save_text_to_image(folder: Path, model: TextToImage, tokenizer: SavedTokenizer) -> None:
     """Write a model folder, whole or not at all, in bfloat16."""
 
+    config = SavedTransformer(model.transformer.config, model.sampling)
+
     def contents(new: Path) -> None:
         write_model(
             new,
             model.transformer.state_dict(),
-            to_yaml(SavedTransformer(model.transformer.config, model.sampling)),
+            to_yaml(config),
             metadata={FINGERPRINT: tokenizer_fingerprint(model.tokenizer)},
             dtype=torch.bfloat16,
         )
         model.text_tokenizer.save(new / TEXT)
+        seal(new, config)
         save_tokenizer(new / TOKENIZER, model.tokenizer, tokenizer)
         if (folder / RERANKER).is_dir():  # put there by hand: it outlives the next save
             shutil.copytree(folder / RERANKER, new / RERANKER)
 
     write_folder(folder, contents)
+
+
+def tokenizer_of(folder: Path) -> str:
+    """Return the fingerprint of the image tokenizer whose codes a folder's model has learned.
+
+    Of a saved model or a run's checkpoint; "" where it does not say.
+    """
+    stored = read_metadata(folder)
+    return stored.get(FINGERPRINT) or stored.get("tokenizer", "")
 
 
 def load_text_to_image(
@@ -114,15 +129,16 @@ def load_text_to_image(
     Raises:
         UserError: files that are missing, damaged or do not belong together.
     """
-    folder = Path(folder)
+    folder = find_model(folder, TEXT_TO_IMAGE)
     transformer, sampling, fingerprint = _load_transformer(folder)
-    tokenizer, _ = load_tokenizer(folder / TOKENIZER)
+    tokenizer, saved_tokenizer = read_tokenizer(folder / TOKENIZER)
     check_fit(transformer.config, tokenizer, str(folder / TOKENIZER))
     if fingerprint != tokenizer_fingerprint(tokenizer):
         raise UserError(
             f"{folder / TOKENIZER} is not the image tokenizer that this model was trained with; "
             "copy the whole folder again"
         )
+    check_seal(folder / TOKENIZER, saved_tokenizer)
     if reranker is None and (folder / RERANKER).is_dir():
         reranker = folder / RERANKER
     model = TextToImage(
@@ -148,5 +164,6 @@ def _load_transformer(folder: Path) -> tuple[Transformer, SamplingDefaults, str 
     config = SavedTransformer.read(stored, str(folder / CONFIG))
     transformer = Transformer(config.model)
     load_into(transformer, weights, folder)
+    check_seal(folder, config)
     transformer.eval().requires_grad_(False)
     return transformer, config.sampling, read_metadata(folder).get(FINGERPRINT)

@@ -13,8 +13,7 @@ from dalle.generate import TO_SAMPLE
 from dalle.request import Request
 from dalle.text_to_image import Samples
 from dalle_base.common.errors import UserError
-from dalle_base.common.files import write_file
-from dalle_base.common.images import grid
+from dalle_base.common.images import grid, save_image
 
 RECORD, GRID = "samples.json", "grid.png"
 
@@ -46,7 +45,7 @@ def write(
     given: Tensor | None,
     scores: Sequence[float] | None = None,
 ) -> tuple[Path, Path]:
-    """Write candidates, grid and record; return the paths of the last two.
+    """Write candidates, grid, record; return the last two's paths. Raises `UserError`: cannot.
 
     Args:
         folder: exists.
@@ -54,9 +53,6 @@ def write(
         samples: the candidates of one caption.
         given: [RC] codes that were kept, if any.
         scores: the reranker's, in whose order the candidates then come.
-
-    Raises:
-        UserError: the folder cannot be written into.
     """
     names = [f"{request.sampling.seed}-{k:03d}.png" for k in samples.candidates]
     likelihoods = samples.log_likelihood.tolist()
@@ -117,4 +113,4 @@ def sheet(images: list[Image.Image], labels: list[str] | None, title: str) -> Im
 
 def write_preview(path: Path, images: list[Image.Image], title: str) -> None:
     """Write images that are not yet complete, so that a viewer never sees half a file."""
-    write_file(path, lambda new: sheet(images, None, title).save(new, format="PNG"))
+    save_image(sheet(images, None, title), path)

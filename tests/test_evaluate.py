@@ -101,8 +101,8 @@ def test_scores_have_intervals_and_a_ceiling(
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        (["--scores", "-1"], "--scores must not be negative"),
-        (["--scores", "4", "--resamples", "0"], "--resamples at least 1"),
+        (["--scores", "-1"], "--scores is -1: write a whole number from 0"),
+        (["--scores", "4", "--resamples", "0"], "--resamples is 0: write a whole number from 1"),
         (["--scores", "1"], "scores of 1 captions"),
         (["--scores", "4", "--ranker", "nowhere"], "no dual encoder nowhere"),
         (["--scores", "4", "--inception", "nowhere.pth"], "nowhere.pth does not exist"),

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from dalle_base.common.errors import command
 from dalle_base.common.files import prepare_folder
-from dalle_base.common.images import open_image
+from dalle_base.common.images import open_image, save_image
 from dalle_base.data.sources import read_data_config
 
 
@@ -24,7 +24,7 @@ def export(parquet: Path, out: Path) -> int:
     for index in tqdm(range(len(source)), "writing", unit="image", dynamic_ncols=True):
         record = source.record(index)
         name = re.sub(r"[^\w' -]+", " ", f"{record.caption}, {record.artist}".replace(",", " -"))
-        open_image(record.image, record.name).save(out / f"{' '.join(name.split())}.png")
+        save_image(open_image(record.image, record.name), out / f"{' '.join(name.split())}.png")
     return len(source)
 
 

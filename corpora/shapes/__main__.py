@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from dalle_base.common.errors import UserError, command
+from dalle_base.common.files import prepare_folder, write_folder
 from dalle_base.data.shapes import Split, example
 
 PREVIEW_IMAGES = 36
@@ -44,13 +45,10 @@ def write(folder: Path, split: Split, seed: int, count: int, size: int) -> None:
     """
     if count < 1:
         raise UserError(f"--count must be at least 1, not {count}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise UserError(f"{folder} is not empty; name a new folder")
-        _write_into(folder, split, seed, count, size)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}") from error
+    prepare_folder(folder)
+    if any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; name a new folder")
+    write_folder(folder, lambda new: _write_into(new, split, seed, count, size))
 
 
 def _write_into(folder: Path, split: Split, seed: int, count: int, size: int) -> None:

@@ -6,6 +6,7 @@ checkpoint adds `training.pt`: optimiser state and counters, read with `weights_
 
 import hashlib
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dalle_base.common.errors import UserError
+from dalle_base.common.fingerprints import check_seal
+from dalle_base.common.model_folders import CONFIG, WEIGHTS, find_model
 
-WEIGHTS, CONFIG, TRAINING = "model.safetensors", "config.yaml", "training.pt"
+TRAINING = "training.pt"
 
 
 def write_model(
@@ -40,11 +43,7 @@ def write_model(
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """Return a model folder's tensors. Raises `UserError` if they are missing or damaged."""
-    path = folder / WEIGHTS
-    if not folder.is_dir():
-        raise UserError(f"no checkpoint folder {folder}")
-    if not path.is_file():
-        raise UserError(f"{folder} is not a checkpoint folder: it has no {WEIGHTS}")
+    path = find_model(folder) / WEIGHTS
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -84,14 +83,26 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], name: str | Path) -
             tensor.copy_(state[key])
 
 
+def start_from(model: nn.Module, folder: Path) -> None:
+    """Copy a folder's weights into a model of the same size. Raises `UserError`."""
+    load_into(model, read_weights(folder), folder)
+    check_seal(folder, names=(WEIGHTS,))
+
+
 def read_training_state(folder: Path) -> dict[str, Any]:
     """Return optimiser state and counters of a run's checkpoint. Raises `UserError` if damaged."""
     path = folder / TRAINING
     try:
+        with zipfile.ZipFile(path) as archive:  # torch does not look whether bits have changed
+            if bad := archive.testzip():
+                raise ValueError(f"{bad} has changed since it was written")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is damaged ({reason}); delete {folder} to start anew") from None
+        raise UserError(
+            f"{path} is damaged ({reason}); delete {folder} to go on from an earlier checkpoint, "
+            "if run.keep_last has kept one, or else to start anew"
+        ) from None
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
