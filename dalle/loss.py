@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dalle.config import TransformerConfig
 from dalle_base.data.text import PADDING
+from dalle_base.training import processes
 
 MOST_LOGITS = 2**21
 """Logits that may exist at a time: 8 MiB in float32, and some five times that in the backward pass,
@@ -65,7 +66,23 @@ Part = tuple[nn.Linear, Tensor, Tensor]
 """A head, what it reads [B, n, d], and its targets [B, n]."""
 
 
-def stream_losses(text: Part, image: Part, text_weight: float, smoothing: float = 0.0) -> Losses:
+def text_tokens_of(tokens: Tensor, parts: int) -> Tensor:
+    """How many text tokens each of a batch's parts has on average, over all processes: a scalar.
+
+    Parts of a batch differ in this; divided by it, their losses' mean is that of the whole batch.
+    All processes call this with their batch's `tokens` [B, T].
+    """
+    # Without the clamp a batch of nothing but padding would give 0 / 0.
+    return processes.mean((tokens != PADDING).sum().float()).clamp(min=1) / parts
+
+
+def stream_losses(
+    text: Part,
+    image: Part,
+    text_weight: float,
+    smoothing: float = 0.0,
+    text_tokens: Tensor | None = None,
+) -> Losses:
     """The loss of section 2.2: each part a mean over its own tokens, then weighted.
 
     Args:
@@ -74,11 +91,14 @@ def stream_losses(text: Part, image: Part, text_weight: float, smoothing: float 
         image: the image head, its inputs [B, RC, d], and codes [B, RC].
         text_weight: weight of the text part; the image part has the rest of 1.
         smoothing: share of each code's target that is spread over all codes.
+        text_tokens: what the text loss is divided by, where this is a part of a larger batch
+            (`text_tokens_of`); by default the number of its own tokens.
     """
     head, h, tokens = text
     text_sum = summed_cross_entropy(head, h.flatten(0, 1), tokens.flatten())
-    # Without the clamp a batch of nothing but padding would give 0 / 0.
-    text_loss = text_sum / (tokens != PADDING).sum().clamp(min=1)
+    if text_tokens is None:
+        text_tokens = (tokens != PADDING).sum().clamp(min=1)
+    text_loss = text_sum / text_tokens
     head, h, codes = image
     image_sum = summed_cross_entropy(head, h.flatten(0, 1), codes.flatten(), smoothing)
     image_loss = image_sum / codes.numel()

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from dalle_base.common.errors import UserError
+from dalle_base.common.schema import validate_all
 from dual_encoder.config import SAME_CAPTION, DualEncoderConfig, LossConfig, TowerConfig
 from dual_encoder.loss import contrastive_loss
 from dual_encoder.model import DualEncoder
@@ -114,11 +115,11 @@ def test_similarities_are_held_a_chunk_at_a_time() -> None:
 
 def test_impossible_options_are_refused() -> None:
     with pytest.raises(UserError, match="use one of negative, ignored, shared"):
-        LossConfig(same_caption="positive").validate()
+        validate_all(LossConfig(same_caption="positive"))
     with pytest.raises(UserError, match=r"loss\.confusable"):
-        LossConfig(confusable=[["red"]]).validate()
-    with pytest.raises(UserError, match=r"loss\.chunk"):
-        LossConfig(chunk=-1).validate()
+        validate_all(LossConfig(confusable=[["red"]]))
+    with pytest.raises(UserError, match=r"loss\.chunk is -1: write a whole number from 0"):
+        validate_all(LossConfig(chunk=-1), "loss")
 
 
 def encoder(**options: float) -> DualEncoder:
