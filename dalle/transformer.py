@@ -11,12 +11,14 @@ from torch.utils.checkpoint import checkpoint
 from dalle.attention import PatternAttention
 from dalle.cache_plan import CachePlan, plan_cache
 from dalle.config import TransformerConfig
+from dalle.gradient_scales import GradientScales, in_full, scaled_branch
 from dalle.initialise import initialise
 from dalle.layers import ACTIVATIONS, NORMS, mlp_widths, rotary_angles, rotate, rotation
 from dalle.loss import Losses, spoiled, stream_losses
 from dalle.patterns import make_pattern
 from dalle.patterns.base import Pattern
 from dalle_base.common.errors import UserError
+from dalle_base.common.schema import validate_all
 from dalle_base.data.text import PADDING
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -47,7 +49,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """A pre-norm residual block: attention, then an MLP four times as wide as the stream.
 
-    `turn` [2, n, D/2] is the rotation of the queries and keys of rotary positions.
+    `turn` [2, n, D/2] rotates queries and keys, `scales` [2] are those of both branches' gradients.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -62,9 +64,24 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(read, d_model)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, attend: Attend, turn: Tensor | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), attend, turn))
-        return x + self.dropout(self.mlp_out(self.activation(self.mlp_in(self.mlp_norm(x)))))
+    def forward(
+        self,
+        x: Tensor,
+        attend: Attend,
+        turn: Tensor | None = None,
+        scales: Tensor | None = None,
+    ) -> Tensor:
+        def attention(x: Tensor) -> Tensor:
+            return self.dropout(self.attention(self.attention_norm(x), attend, turn))
+
+        def mlp(x: Tensor) -> Tensor:
+            return self.dropout(self.mlp_out(self.activation(self.mlp_in(self.mlp_norm(x)))))
+
+        if scales is None:
+            x = x + attention(x)
+            return x + mlp(x)
+        x = x + scaled_branch(attention, x, scales[0])
+        return x + scaled_branch(mlp, x, scales[1])
 
 
 class Transformer(nn.Module):
@@ -84,7 +101,7 @@ class Transformer(nn.Module):
     turns: Tensor | None
 
     def __init__(self, config: TransformerConfig) -> None:
-        config.validate()
+        validate_all(config, "model")
         super().__init__()
         self.config = config
         self.stream = config.stream
@@ -114,6 +131,7 @@ class Transformer(nn.Module):
         self._plans: dict[tuple[str, torch.device], CachePlan] = {}
 
         self.norm = NORMS[config.norm](d_model)
+        self.gradient_scales = GradientScales(2 * config.depth) if config.gradient_scales else None
         self.text_head = nn.Linear(d_model, config.text_vocab)
         self.image_head = nn.Linear(d_model, config.image_vocab)
         initialise(self, config.depth, (self.start, self.text_position, self.text_padding))
@@ -177,11 +195,14 @@ class Transformer(nn.Module):
         if turn is not None:
             places = index + self.stream.text_inputs if index is not None else slice(x.shape[1])
             turn = turn[:, places]
-        for block, attend in zip(self.blocks, attends, strict=True):
+        active = self.gradient_scales if self.training else None
+        scales = [None] * len(self.blocks) if active is None else active.values.view(-1, 2)
+        for block, attend, scale in zip(self.blocks, attends, scales, strict=True):
+            inputs = x, attend, turn, scale
             if self.config.recompute and self.training:
-                x = checkpoint(block, x, attend, turn, use_reentrant=False)
+                x = checkpoint(block, *inputs, use_reentrant=False)
             else:
-                x = block(x, attend, turn)
+                x = block(*inputs)
         return self.norm(x)
 
     def logits(self, tokens: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,11 +233,20 @@ class Transformer(nn.Module):
         h = self.hidden(torch.cat([self.embed_text(tokens), self.embed_codes(inputs)], dim=1))
         return h[:, : self.stream.text_length], h[:, self.stream.text_length :]
 
-    def loss(self, tokens: Tensor, codes: Tensor) -> Losses:
-        """The training loss of `tokens` [B, T] and `codes` [B, RC]; see `stream_losses`."""
-        if self.training and self.config.text_drop:
-            left_out = torch.rand(len(tokens), 1, device=tokens.device) < self.config.text_drop
-            tokens = tokens.masked_fill(left_out, PADDING)
+    def drop_text(self, tokens: Tensor) -> Tensor:
+        """Leave out the text of some of `tokens` [B, T] in training, as `text_drop` says."""
+        if not (self.training and self.config.text_drop):
+            return tokens
+        left_out = torch.rand(len(tokens), 1, device=tokens.device) < self.config.text_drop
+        return tokens.masked_fill(left_out, PADDING)
+
+    def loss(self, tokens: Tensor, codes: Tensor, text_tokens: Tensor | None = None) -> Losses:
+        """The training loss of `tokens` [B, T] and `codes` [B, RC]; see `stream_losses`.
+
+        With `text_tokens`, where these are part of a larger batch, its text is dropped already.
+        """
+        if text_tokens is None:
+            tokens = self.drop_text(tokens)
         read = codes
         if self.training:
             outputs = partial(self._outputs, tokens, codes)
@@ -224,11 +254,12 @@ class Transformer(nn.Module):
         h_text, h_image = self._outputs(tokens, read)
         heads = (self.text_head, h_text, tokens), (self.image_head, h_image, codes)
         smoothing = self.config.label_smoothing if self.training else 0.0
-        return stream_losses(*heads, self.config.text_loss_weight, smoothing)
+        with in_full(self.gradient_scales, codes.device):
+            return stream_losses(*heads, self.config.text_loss_weight, smoothing, text_tokens)
 
-    def forward(self, tokens: Tensor, codes: Tensor) -> Losses:
+    def forward(self, tokens: Tensor, codes: Tensor, text_tokens: Tensor | None = None) -> Losses:
         """`loss`, under the name that data-parallel wrappers call."""
-        return self.loss(tokens, codes)
+        return self.loss(tokens, codes, text_tokens)
 
     def hidden_weights(self) -> list[Tensor]:
         """The matrices between hidden layers: all but those of the two heads."""

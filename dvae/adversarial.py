@@ -8,6 +8,7 @@ from torch import Tensor
 from torch._functorch import config as functorch
 from torch.nn import functional as F
 
+from dalle_base.training import processes
 from dalle_base.training.config import OptimiserConfig
 from dalle_base.training.schedules import warmup
 from dalle_base.training.trainer import Trainer
@@ -44,8 +45,9 @@ def gradient_ratio(others: Tensor, adversarial: Tensor, layer: Tensor, most: flo
 
     ‖∂others/∂w‖ ÷ (‖∂adversarial/∂w‖ + 1e-4), at most `most` (Esser et al. 2021, equation 7).
     """
+    # The gradient of the whole batch, over all processes, has another norm than its parts.
     norms = [
-        torch.autograd.grad(loss, layer, retain_graph=True)[0].float().norm()
+        processes.mean(torch.autograd.grad(loss, layer, retain_graph=True)[0].float()).norm()
         for loss in (others, adversarial)
     ]
     return (norms[0] / (norms[1] + 1e-4)).clamp(max=most).detach()
@@ -96,10 +98,11 @@ class Adversary:
         self.tokenizer = tokenizer
         self.network = Discriminator(config, self.tokenizer.image_size)
         complaint = (
-            "the discriminator's loss is {value} at its update {step}; lower "
-            f"{ADVERSARIAL}.lr, in another run.out"
+            "the discriminator's {what} is {value} at its update {step}: the same "
+            f"command with --change {ADVERSARIAL}.lr=LOWER goes on from the last checkpoint"
         )
-        self.trainer = Trainer(self.network, _optimiser(config), run.accelerator, complaint)
+        options = _optimiser(config, run.config.optimiser)
+        self.trainer = Trainer(self.network, options, run.accelerator, complaint)
         self.lecam_averages: Tensor | None = None
         self._ratio: Tensor | None = None
 
@@ -117,14 +120,15 @@ class Adversary:
         weight *= warmup(step - self.config.start, self.config.ramp)
         if self.config.adaptive:
             layer = self.tokenizer.last_layer()
-            ratio = gradient_ratio(others, loss, layer, self.config.adaptive_max)
-            self._ratio = self.run.accelerator.reduce(ratio, "mean")  # type: ignore[assignment]
-            weight = weight * self._ratio  # type: ignore[operator]
+            self._ratio = gradient_ratio(others, loss, layer, self.config.adaptive_max)
+            weight = weight * self._ratio
             figures["adversarial_weight"] = weight
         return weight * loss, figures
 
     def update(self, images: Tensor, reconstruction: Tensor) -> dict[str, float | Tensor]:
-        """Train the discriminator on a batch; return its figures. Raises `UserError`: not finite.
+        """Train the discriminator on a batch; return its figures, none of a skipped update.
+
+        Raises `UserError` if its loss is not finite and that is to end the run.
 
         `discriminator_real` and `discriminator_fake` are the shares of patches it is right about.
         """
@@ -133,7 +137,11 @@ class Adversary:
         if self.config.lecam:
             loss = loss + self.config.lecam * lecam(real, fake, self._averages(real, fake))
         value = self.trainer.update(loss)
-        right = torch.stack([(real > 0).float().mean(), (fake < 0).float().mean()]).tolist()
+        if self.trainer.skipped:
+            return {}
+        right = processes.mean(
+            torch.stack([(real > 0).float().mean(), (fake < 0).float().mean()])
+        ).tolist()
         bounded = self._ratio is not None and self._ratio.item() >= self.config.adaptive_max
         reason = self.watch.see(min(right), bounded)
         if reason:
@@ -143,11 +151,12 @@ class Adversary:
 
     def _averages(self, real: Tensor, fake: Tensor) -> Tensor:
         means = torch.stack([real.detach().mean(), fake.detach().mean()])
-        means = self.run.accelerator.reduce(means, "mean")
-        assert isinstance(means, Tensor)
-        if self.lecam_averages is None:
-            self.lecam_averages = means
-        self.lecam_averages = self.lecam_averages.lerp(means, 1 - LECAM_DECAY)
+        means = processes.mean(means)
+        before = means if self.lecam_averages is None else self.lecam_averages
+        before = before.nan_to_num(0.0, 0.0, 0.0)
+        # An update that comes to nothing finite is skipped or ends the run: it leaves no trace.
+        means = torch.where(means.isfinite(), means, before)
+        self.lecam_averages = before.lerp(means, 1 - LECAM_DECAY)
         return self.lecam_averages
 
     def _advice(self, reason: str) -> str:
@@ -177,8 +186,8 @@ class Adversary:
         self.watch = Watch(**state["watch"])
 
 
-def _optimiser(config: AdversarialConfig) -> OptimiserConfig:
-    """Its parameters are not averaged: no discriminator ships."""
+def _optimiser(config: AdversarialConfig, tokenizers: OptimiserConfig) -> OptimiserConfig:
+    """No average of its parameters: no discriminator ships. Bad updates end as the tokenizer's."""
     return OptimiserConfig(
         lr=config.lr,
         schedule="cosine" if config.decay_updates else "constant",
@@ -187,4 +196,6 @@ def _optimiser(config: AdversarialConfig) -> OptimiserConfig:
         beta1=config.beta1,
         beta2=config.beta2,
         ema_decay=0.0,
+        non_finite=tokenizers.non_finite,
+        most_skips=tokenizers.most_skips,
     )

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from dalle_base.common.images import to_array, to_tensor
 from dalle_base.data.text_training import train_text
+from dalle_base.training.meter import MACHINE
 from dual_encoder.config import DualEncoderConfig, TowerConfig
 from dual_encoder.model import DualEncoder
 from dual_encoder.ranker import Ranker
@@ -72,5 +73,6 @@ def plain(colour: str, size: int = 12) -> Image.Image:
 
 
 def log_lines(folder: Path) -> list[dict[str, float]]:
-    """What a run has logged, line by line."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """What a run has logged, line by line, but for the figures of the machine."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: line[name] for name in line if name not in MACHINE} for line in lines]

@@ -295,7 +295,7 @@ def test_dropout_acts_in_training_only():
         ({"text_length": 0}, "text_length is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"text_loss_weight": 1.5}, "text_loss_weight is 1.5"),
-        ({"pattern_options": {"conv": {"kernel": 4}}}, "pattern_options.conv.kernel is 4"),
+        ({"pattern_options": {"conv": {"kernel": 4}}}, "pattern_options.conv: kernel is 4"),
         ({"pattern_options": {"conv": {"kernal": 3}}}, "no option 'kernal'; it has kernel"),
         ({"pattern_options": {"cnov": {}}}, "no pattern 'cnov'; there are full, row"),
     ],
