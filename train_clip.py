@@ -1,16 +1,24 @@
 """The reranker: train a dual encoder of images and captions (CLIP, arXiv 2103.00020)."""
 
-from collections.abc import Iterator
+import dalle_base.common.interrupts  # noqa: F401  # isort: skip  # first of all
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from dalle_base.common.config import load_config
+from dalle_base.common.bounds import From0
 from dalle_base.common.errors import UserError, command
+from dalle_base.common.free import Free, Place
+from dalle_base.common.planning import USAGE as PLANNING
+from dalle_base.common.planning import take_plan
 from dalle_base.data.config import DataConfig, TextConfig
 from dalle_base.data.sources import SOURCES, resolve_data
-from dalle_base.training.config import OptimiserConfig, RunConfig
+from dalle_base.training.changes import load_run_config
+from dalle_base.training.config import OptimiserConfig, RunConfig, check_keep
+from dalle_base.training.layers import complete_layers, only, stored
 from dual_encoder.config import DualEncoderConfig, LossConfig
 
 if TYPE_CHECKING:
@@ -24,11 +32,19 @@ if TYPE_CHECKING:
 
 USAGE = """
 usage: python train_clip.py [--config configs/clip/NAME.yaml] [key=value ...]
+       python train_clip.py --config configs/clip/folder.yaml data.path=my_images
 
 Trains a dual encoder on captioned images and writes run.out/model, the model at its best
 held-out recall (with loss.spoiled.path: spoiled accuracy). The same command resumes an interrupted
 run.
 """
+SMALLER = "set chunk_images, or lower run.batch_size or the sizes of the towers"
+
+SHAPE = (
+    *("embed_dim", "image_size", "patch_size", "vision", "vocab_size", "text_length", "text"),
+    *("activation", "mean", "std"),
+)
+"""What a dual encoder that starts from another one has in common with it."""
 
 
 @dataclass
@@ -46,41 +62,77 @@ class TrainDualEncoder:
     """The text encoding."""
     loss: LossConfig = field(default_factory=LossConfig)
     """The contrastive loss."""
-    data: DataConfig = field(default_factory=SOURCES["folder"], metadata={"resolve": resolve_data})
+    data: Annotated[DataConfig, Place("data")] = field(
+        default_factory=SOURCES["folder"], metadata={"resolve": resolve_data}
+    )
     """The captioned images."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     """The optimiser."""
     run: RunConfig = field(default_factory=RunConfig)
     """Length and output."""
-    chunk_images: int = 0
+    chunk_images: Free[From0] = 0
     """Pairs encoded at a time, where a batch's activations do not fit (0: all); some 4/3 of the
     time."""
-    init: str = ""
+    init: Annotated[str, Place("init")] = ""
     """Folder of a dual encoder of the same size to start from, if any: fine-tuning."""
-    held_out_images: int = 1024
+    keep: Free[str] = "best"
+    """Which model the run's folder holds: best (by the recall of held-out pairs; with
+    loss.spoiled.path, by spoiled accuracy) or last."""
+    held_out_images: Free[From0] = 1024
     """How many held-out images are measured (0: all)."""
+    size: Free[str] = ""
+    """Sizes and length to begin with: small, base or large (configs/sizes.yaml); what is written
+    elsewhere counts more; empty: the paper's."""
+
+    @classmethod
+    def prepare(cls, layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return config layers on those of `size` and of the dual encoder that `init` names."""
+        start = {"model": only(stored(layers).get("dual_encoder"), SHAPE)}
+        return complete_layers(cls, "clip", layers, start)
 
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""
-        if self.chunk_images < 0:
-            raise UserError("chunk_images must be at least 0")
+        check_keep(self.keep)
+        if self.run.accumulate > 1:
+            raise UserError(
+                "run.accumulate is 1 here: the contrastive loss compares all pairs of a batch, so "
+                "its parts cannot be added up; chunk_images encodes a large batch in parts, exactly"
+            )
 
 
 @command
 def main() -> None:
-    config = load_config(TrainDualEncoder, USAGE)
+    devices, arguments = take_plan(sys.argv[1:])
+    config = load_run_config(TrainDualEncoder, USAGE + PLANNING, arguments)
+    if devices:
+        from dalle_base.training.plan import table
+        from dual_encoder.plan import dual_encoder_needs
+
+        needs = dual_encoder_needs(
+            config.model, config.loss, config.chunk_images, config.optimiser, config.run
+        )
+        print(table(needs, config.run, devices))
+        return
+    from dalle_base.common.device import enough_memory
+    from dalle_base.training.room import check_room
     from dalle_base.training.run import Run
 
-    with Run(config) as run:
+    together = min(config.chunk_images or config.run.batch_size, config.run.batch_size)
+    check_room(config.model.least_size(), together, SMALLER)
+    with enough_memory(SMALLER), Run(config) as run:
         train(config, run)
 
 
 def train(config: TrainDualEncoder, run: "Run") -> None:
     """Train, measure, and keep the best model in the run's folder."""
-    from dalle_base.common.checkpoint import load_into, read_weights
+    from dalle_base.common.checkpoint import start_from
+    from dalle_base.common.fingerprints import file_fingerprint
+    from dalle_base.common.model_folders import DUAL_ENCODER
     from dalle_base.data.batches import ImageDataset
+    from dalle_base.data.fingerprint import data_fingerprint
     from dalle_base.data.sources import open_sources
-    from dalle_base.data.sources.base import captioned
+    from dalle_base.data.sources.captioned import captioned_pair
+    from dalle_base.training.beginning import begin_with_captions
     from dalle_base.training.trainer import Trainer
     from dual_encoder.checkpoint import save_dual_encoder
     from dual_encoder.examples import PairMaker, fresh_pairs, held_out_pairs
@@ -89,29 +141,31 @@ def train(config: TrainDualEncoder, run: "Run") -> None:
     from dual_encoder.text import SPECIAL, check_vocabulary
 
     to_train, to_measure = spoiled_groups(config)
-    train, held_out = (captioned(source) for source in open_sources(config.data))
-    text_tokenizer = run.text_tokenizer(train, config.model.vocab_size - SPECIAL, config.init)
+    train, held_out = captioned_pair(*open_sources(config.data))
+    text_vocab = config.model.vocab_size - SPECIAL
+    text_tokenizer = begin_with_captions(run, train, text_vocab, DUAL_ENCODER, SPECIAL)
     check_vocabulary(text_tokenizer, config.model)
 
     encoder = DualEncoder(config.model)
-    if config.init:
-        load_into(encoder, read_weights(Path(config.init)), config.init)
+    run.fed["data"] = data_fingerprint(train)
+    if config.loss.spoiled.path:
+        run.fed["spoiled"] = file_fingerprint(Path(config.loss.spoiled.path))
+    if init := run.init_folder(DUAL_ENCODER):
+        run.start(lambda: start_from(encoder, Path(init)), init)
     trainer = Trainer(encoder, config.optimiser, run.accelerator)
     run.resume(trainer)
     if config.run.compile:
         encoder.compile()
 
-    images = ImageDataset(train, config.model.image_size, config.data.augment)
+    data = config.data
+    images = ImageDataset(train, config.model.image_size, data.augment, data.max_skipped)
     pairs = PairMaker(text_tokenizer, config.model, config.text, config.loss.confusable)
-    examples = fresh_pairs(images, run.order(len(images)), config.data.workers, pairs)
+    examples = fresh_pairs(images, run.order(images.count), config.data.workers, pairs)
     spoiled = spoiled_batches(config, run, to_train, pairs)
     measured = held_out_pairs(held_out, config.model.image_size, config.held_out_images)
     ranker = Ranker(trainer.average, text_tokenizer)
-    parameters = sum(p.numel() for p in encoder.parameters())
-    run.write(
-        f"{parameters:,} parameters, {len(train)} training and {len(measured.captions)} held-out "
-        "images"
-    )
+    telling = "mean_recall" if kept_by(config)[0] == "recall" else kept_by(config)[0]
+    run.introduce(images.described, len(measured.captions), telling)
 
     for _ in run.updates():
         batch, groups = next(examples), next(spoiled)
@@ -119,13 +173,14 @@ def train(config: TrainDualEncoder, run: "Run") -> None:
         lr, value = trainer.lr, trainer.update(loss)
         encoder.limit_scale()
         run.log({"lr": lr, "loss": value, "scale": encoder.scale()})
-        if run.due(config.run.evaluate_every) and run.accelerator.is_main_process:
-            if keep_best(config, run, ranker, measured, to_measure):
+        if run.measures():
+            best = is_best(config, run, ranker, measured, to_measure)
+            if best or config.keep == "last":
                 save_dual_encoder(run.folder / "model", ranker)
             preview(run, ranker, measured)
 
     kept, words = kept_by(config)
-    run.write(f"wrote {run.folder / 'model'}: {words} {run.best(kept):.4f}")
+    run.conclude(f"best {words} {run.best(kept):.4f}")
 
 
 def spoiled_groups(config: TrainDualEncoder) -> tuple[list["Group"], list["Group"]]:
@@ -151,13 +206,13 @@ def spoiled_batches(
 
 
 def kept_by(config: TrainDualEncoder) -> tuple[str, str]:
-    """Return the figure by which the best model is kept, and the words for it."""
+    """Return the figure by which the best model is told, and the words for it."""
     if config.loss.spoiled.path:
         return "spoiled_accuracy", "share of held-out captions whose right image comes first"
     return "recall", "mean held-out recall at 1, 5 and 10"
 
 
-def keep_best(
+def is_best(
     config: TrainDualEncoder,
     run: "Run",
     ranker: "Ranker",

@@ -1,12 +1,25 @@
 """The transformer's size and shape, and how candidates are sampled from it."""
 
-import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from dalle.patterns import PATTERNS, paper_layers
 from dalle.stream import Stream
+from dalle_base.common.bounds import (
+    Bounds,
+    From0,
+    GridSide,
+    Layers,
+    Share,
+    ShareBelow1,
+    Vocabulary,
+    Weight,
+    Width,
+    check_bounds,
+)
 from dalle_base.common.errors import UserError
+from dalle_base.common.free import Free
+from dalle_base.common.size import LeastSize
 
 BACKENDS = ("auto", "reference", "structured", "flex")
 """How attention may be computed: the names in `dalle.attention.KERNELS`, or the fastest of them."""
@@ -19,6 +32,13 @@ CHOICES = {
 """What some options of a model may be."""
 PRECISIONS = ("float32", "bfloat16", "int8")
 """Of the transformer's weights when sampling (`dalle.precision`)."""
+TextLength = Annotated[int, Bounds(1, 2**14)]
+Candidates = Annotated[int, Bounds(1, 2**14)]
+FirstCandidate = Annotated[int, Bounds(0, 2**32 - 1)]
+SampleSeed = Annotated[int, Bounds(-(2**63), 2**64 - 1)]
+"""Any number that has 64 bits: it is hashed."""
+Temperature = Annotated[float, Bounds(0, 1e6, above=True, hint="top_k=1 takes the likeliest")]
+TopP = Annotated[float, Bounds(0, 1, above=True)]
 
 
 @dataclass
@@ -27,23 +47,23 @@ class TransformerConfig:
 
     RENAMED: ClassVar = {"conv_kernel": "pattern_options.conv.kernel"}
 
-    text_vocab: int = 16384
+    text_vocab: Vocabulary = 16384
     """Text tokens the model knows; at least as many as its text tokenizer has."""
-    image_vocab: int = 8192
+    image_vocab: Vocabulary = 8192
     """Image codes the model knows: the image tokenizer's codebook size."""
-    text_length: int = 256
+    text_length: TextLength = 256
     """Text tokens in the stream; longer captions are cut, shorter ones padded."""
-    rows: int = 32
+    rows: GridSide = 32
     """Rows of the grid of image codes."""
-    columns: int = 32
+    columns: GridSide = 32
     """Columns of the grid of image codes."""
-    depth: int = 64
+    depth: Layers = 64
     """Layers."""
-    heads: int = 62
+    heads: Layers = 62
     """Attention heads in a layer."""
-    head_width: int = 64
+    head_width: Width = 64
     """Width of an attention head."""
-    d_model: int = 3968
+    d_model: Width = 3968
     """Width of the residual stream; it need not be heads * head_width."""
     layers: list[str] = field(default_factory=list)
     """Attention pattern of each layer, first to last, depth names; empty for the paper's order."""
@@ -59,25 +79,28 @@ class TransformerConfig:
     positions: str = "learned"
     """How a code's place is told: learned (embeddings of row and column, the paper) or rotary
     (queries and keys turn with row and column)."""
-    attention: str = "auto"
+    attention: Free[str] = "auto"
     """How attention is computed, never what: auto, reference, structured (CPU) or flex (CUDA)."""
-    recompute: bool = False
+    recompute: Free[bool] = False
     """Keep no activations inside blocks in training: less memory, a third more time."""
-    dropout: float = 0.0
+    gradient_scales: bool = False
+    """Scale the gradients of each residual branch by itself, which run.mixed_precision=fp16 needs
+    in deep models (the paper); other precisions do without."""
+    dropout: ShareBelow1 = 0.0
     """Share of activations dropped in training, after the embeddings and after each branch."""
-    text_loss_weight: float = 0.125
+    text_loss_weight: Share = 0.125
     """Weight of the text part in the loss; the image part has the rest of 1."""
-    code_noise: float = 0.0
+    code_noise: Share = 0.0
     """Largest share of the codes read in training that are another image's, drawn for each example
     from 0 up to this: what comes next then follows from the caption, not from the first codes
     alone (0: the paper)."""
-    sampled_codes: float = 0.0
+    sampled_codes: Share = 0.0
     """Largest share of the codes read in training that the model samples itself, each from what
     truly comes before it, drawn for each example from 0 up to this: it sees its own mistakes
     (Mihaylova & Martins 2019; 0: the paper). A third more time."""
-    label_smoothing: float = 0.0
+    label_smoothing: ShareBelow1 = 0.0
     """Share of each code's target in training that is spread over all codes (0: the paper)."""
-    text_drop: float = 0.0
+    text_drop: ShareBelow1 = 0.0
     """Share of captions left out in training, which guidance in sampling needs (0: the paper)."""
 
     @property
@@ -90,27 +113,19 @@ class TransformerConfig:
         """The pattern of each layer by name: `layers`, or the paper's order where it is empty."""
         return list(self.layers) or paper_layers(self.depth)
 
-    def validate(self) -> None:
-        """Raise `UserError` for the first value, or pair of values, that makes no model."""
-        sizes = (
-            *("text_vocab", "image_vocab", "text_length", "rows", "columns"),
-            *("depth", "heads", "head_width", "d_model"),
+    def least_size(self) -> LeastSize:
+        """Return the model's least size. Of masks there is one for each pattern in use."""
+        stream, d_model = self.stream, self.d_model
+        block = 4 * d_model * self.heads * self.head_width + 8 * d_model**2
+        logits = self.text_length * self.text_vocab + stream.image_length * self.image_vocab
+        return LeastSize(
+            self.depth * block + 2 * (self.text_vocab + self.image_vocab) * d_model,
+            self.depth * stream.length * d_model + logits,
+            len(set(self.patterns)) * stream.length**2,
         )
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: write a number of at least 1")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout is {self.dropout}: write a share from 0 up to below 1")
-        for name in ("code_noise", "sampled_codes"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} is {getattr(self, name)}: write a share, 0 to 1")
-        for name in ("text_drop", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(
-                    f"{name} is {getattr(self, name)}: write a share from 0 up to below 1"
-                )
-        if not 0 <= self.text_loss_weight <= 1:
-            raise UserError(f"text_loss_weight is {self.text_loss_weight}: write a share, 0 to 1")
+
+    def validate(self) -> None:
+        """Raise `UserError` for the first choice, or pair of values, that makes no model."""
         if self.layers and len(self.layers) != self.depth:
             raise UserError(
                 f"layers names {len(self.layers)} patterns but depth is {self.depth}: "
@@ -138,52 +153,29 @@ class Sampling:
     Candidate k of a seed and a caption is always the same image, whatever the batch.
     """
 
-    candidates: int = 1
+    candidates: Candidates = 1
     """Candidates of each caption."""
-    seed: int | tuple[int, ...] = 0
+    seed: SampleSeed | tuple[SampleSeed, ...] = 0
     """One for all captions, or one for each."""
-    first: int = 0
+    first: FirstCandidate = 0
     """Number of the first candidate."""
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     """Divides the logits; below 1 the likely codes become likelier."""
-    top_k: int = 0
+    top_k: From0 = 0
     """Sample from the k likeliest codes; 0: from all."""
-    top_p: float = 1.0
+    top_p: TopP = 1.0
     """Sample from the fewest likeliest codes that together have this probability; 1: from all."""
-    guidance_scale: float = 1.0
+    guidance_scale: Weight = 1.0
     """Above 1 follows the caption more closely (classifier-free guidance)."""
-    batch_size: int = 64
+    batch_size: Candidates = 64
     """Candidates decoded at a time."""
-    likelihood_weight: float = 0.0
+    likelihood_weight: Weight = 0.0
     """What a nat of a candidate's log-likelihood adds to its score by the reranker (0: the paper).
     """
 
     def __post_init__(self) -> None:
         """Raise `UserError` for the first value that makes no sense."""
-        for name in ("candidates", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: write a number of at least 1")
-        if self.first < 0:
-            raise UserError(f"first is {self.first}: candidates are numbered from 0")
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
-            raise UserError(
-                f"temperature is {self.temperature}: write a number above 0 (top_k=1 takes the "
-                "likeliest)"
-            )
-        if self.top_k < 0:
-            raise UserError(f"top_k is {self.top_k}: write 0 (off) or more")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p is {self.top_p}: write a share above 0, up to 1 (off)")
-        if not (self.guidance_scale >= 0 and math.isfinite(self.guidance_scale)):
-            raise UserError(
-                f"guidance_scale is {self.guidance_scale}: write a number of at least 0 (1: no "
-                "guidance)"
-            )
-        if not (self.likelihood_weight >= 0 and math.isfinite(self.likelihood_weight)):
-            raise UserError(
-                f"likelihood_weight is {self.likelihood_weight}: write a number of at least 0 (0: "
-                "the reranker alone decides)"
-            )
+        check_bounds(self)
 
 
 @dataclass
@@ -191,20 +183,16 @@ class SamplingDefaults:
     """How a model is sampled from where nothing else is asked for: the part of `Sampling` that a
     model's folder keeps. Chosen by measurement (`python -m experiments.choose_sampling`)."""
 
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     """Divides the logits; 1 is the paper's."""
-    top_k: int = 0
+    top_k: From0 = 0
     """Sample from the k likeliest codes; 0: from all."""
-    top_p: float = 1.0
+    top_p: TopP = 1.0
     """Sample from the fewest likeliest codes that together have this probability; 1: from all."""
-    guidance_scale: float = 1.0
+    guidance_scale: Weight = 1.0
     """Classifier-free guidance; 1: none, the paper's."""
-    likelihood_weight: float = 0.0
+    likelihood_weight: Weight = 0.0
     """What a nat of log-likelihood adds to the reranker's score; 0: nothing, the paper's."""
-
-    def validate(self) -> None:
-        """Raise `UserError` on values that nothing can be sampled with."""
-        self.sampling()
 
     def sampling(self, **options: Any) -> Sampling:
         """Return these as `Sampling`, with further `options` or others in their place."""
@@ -220,28 +208,20 @@ class CodesConfig:
 
     mode: str = "on_the_fly"
     """on_the_fly (encode each batch's augmented images, the paper) or cached (encode once)."""
-    variants: int = 8
+    variants: Annotated[int, Bounds(1, 4096)] = 8
     """Augmented encodings kept of each image, where cached."""
-    augmented_share: float = 1.0
+    augmented_share: Share = 1.0
     """Share of the examples that show an augmented encoding, where cached; the others show the
     image as it is."""
-    augmented_updates: int = 0
+    augmented_updates: From0 = 0
     """Updates after which no example is augmented any more, where cached; 0: it never ends."""
-    file: str = ""
+    file: Free[str] = ""
     """Where they are kept; empty: in the run's folder."""
 
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""
         if self.mode not in CODES_MODES:
             raise UserError(f"codes.mode is {self.mode!r}; use one of {', '.join(CODES_MODES)}")
-        if self.variants < 1:
-            raise UserError("codes.variants must be at least 1")
-        if not 0 <= self.augmented_share <= 1:
-            raise UserError(
-                f"codes.augmented_share is {self.augmented_share}: write a share, 0 to 1"
-            )
-        if self.augmented_updates < 0:
-            raise UserError("codes.augmented_updates counts updates: 0 or more")
         if self.keeps_clean and self.mode != "cached":
             raise UserError(
                 "codes.augmented_share and codes.augmented_updates need codes.mode=cached"

@@ -1,11 +1,35 @@
-"""Small transformers that several test files share."""
+"""Small transformers, and data of every kind, that several test files share."""
 
 import dataclasses
+import io
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import datasets
 import torch
+from PIL import Image
 
 from dalle.config import TransformerConfig
 from dalle.transformer import Transformer
+from dalle_base.common.images import open_image
+from dalle_base.data.sources.base import Record
+
+# Overrides of train_dvae.py and train_dalle.py for models that train in a moment.
+TINY_DVAE = [
+    *("model.image_size=16", "model.grid=4", "model.codebook_size=12", "model.network.width=8"),
+    *("model.network.groups=2", "model.network.blocks=1", "model.network.decoder_init=8"),
+    *("model.network.stem_stride=2", "model.network.norm=group", "optimiser.lr=0.003"),
+    *("model.objective.entropy_weight=0.1", "model.objective.logit_scale=8", "run.log_every=1"),
+    *("data.held_out_share=0.3", "run.batch_size=4"),
+]
+TINY_DALLE = [
+    *("model.rows=4", "model.columns=4", "model.image_vocab=12", "model.text_vocab=300"),
+    *("model.text_length=8", "model.d_model=16", "model.heads=2", "model.head_width=8"),
+    *("model.depth=3", "model.pattern_options={conv: {kernel: 3}}", "optimiser.lr=0.003"),
+    *("data.held_out_share=0.3", "run.batch_size=4", "run.log_every=1"),
+]
 
 
 def tiny(**changes) -> TransformerConfig:
@@ -41,3 +65,54 @@ def inputs(model: Transformer, batch: int = 2) -> tuple[torch.Tensor, torch.Tens
     tokens = torch.randint(config.text_vocab, (batch, stream.text_length), generator=generator)
     codes = torch.randint(config.image_vocab, (batch, stream.image_length), generator=generator)
     return tokens, codes
+
+
+def encoded(shade: int, kind: str = "PNG") -> bytes:
+    """The content of a small file with an image whose red value (near enough, as JPEG) is given."""
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8), (shade, 90, 160)).save(content, kind)
+    return content.getvalue()
+
+
+def shade(record: Record) -> int:
+    """The red value of a record's image."""
+    pixel = open_image(record.image, record.name).getpixel((4, 4))
+    assert isinstance(pixel, tuple)
+    return int(pixel[0])
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> datasets.Dataset:
+    """A dataset of rows; their bytes under `image` become images."""
+    cells = [
+        {**row, "image": {"bytes": row["image"], "path": None}}
+        if isinstance(row.get("image"), bytes)
+        else dict(row)
+        for row in rows
+    ]
+    made = datasets.Dataset.from_list(cells)
+    has_images = isinstance(rows[0].get("image"), bytes)
+    return made.cast_column("image", datasets.Image()) if has_images else made
+
+
+def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write a `table` as parquet, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table(rows).to_parquet(str(path))
+    return path
+
+
+def write_tar(path: Path, members: Mapping[str, bytes | str]) -> Path:
+    """Write a plain tar of members by name, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            data = content.encode() if isinstance(content, str) else content
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def shades(count: int, first: int = 0) -> list[dict[str, Any]]:
+    """Rows of images from dark to light, each with its number as a caption."""
+    return [{"image": encoded(i), "caption": f"number {i}"} for i in range(first, first + count)]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from builders import TINY_DALLE, TINY_DVAE
 from safetensors.torch import load_file
 
 import dalle.codes
@@ -30,24 +31,10 @@ from dalle_base.data.batches import ImageDataset
 from dalle_base.data.config import AugmentConfig
 from dalle_base.data.sources.folder import FolderSource
 from dalle_base.training.trainer import Trainer
-from dvae.checkpoint import load_tokenizer
+from dvae.checkpoint import load_tokenizer, tokenizer_fingerprint
 
 ROOT = Path(__file__).parents[1]
 Script = Callable[..., tuple[int, str, str]]
-
-TINY_DVAE = [
-    *("model.image_size=16", "model.grid=4", "model.codebook_size=12", "model.network.width=8"),
-    *("model.network.groups=2", "model.network.blocks=1", "model.network.decoder_init=8"),
-    *("model.network.stem_stride=2", "model.network.norm=group", "optimiser.lr=0.003"),
-    *("model.objective.entropy_weight=0.1", "model.objective.logit_scale=8", "run.log_every=1"),
-    *("data.held_out_share=0.3", "run.batch_size=4"),
-]
-TINY_DALLE = [
-    *("model.rows=4", "model.columns=4", "model.image_vocab=12", "model.text_vocab=300"),
-    *("model.text_length=8", "model.d_model=16", "model.heads=2", "model.head_width=8"),
-    *("model.depth=3", "model.pattern_options={conv: {kernel: 3}}", "optimiser.lr=0.003"),
-    *("data.held_out_share=0.3", "run.batch_size=4", "run.log_every=1"),
-]
 
 
 def losses(folder: Path) -> list[float]:
@@ -262,6 +249,26 @@ def test_fine_tuning_starts_from_the_named_weights(
     assert stage_two("wrong", "model.d_model=24", *again)[0] == 2
 
 
+def test_a_model_whose_codes_are_another_tokenizers_is_no_silent_start(
+    stage_one: Callable[..., Any], stage_two: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Of the same size: each code would mean something else."""
+    stage_two("first", "run.updates=1")
+    stage_one("other", "run.updates=1", "run.seed=1")
+    folders = [tmp_path / name / "tokenizer" for name in ("dvae", "other")]
+    theirs, ours = (tokenizer_fingerprint(load_tokenizer(folder)[0]) for folder in folders)
+    for init in ("model", "checkpoint"):
+        places = f"init={tmp_path / 'first' / init}", f"tokenizer={folders[1]}"
+        if init == "checkpoint":  # a run's model has its text encoding beside the checkpoint
+            shutil.copy(tmp_path / "first/text.json", tmp_path / "first/checkpoint")
+        status, printed, error = stage_two(f"from-{init}", "run.updates=1", *places)
+        assert status == 0, error
+        assert f"learned the codes of another image tokenizer (fingerprint {theirs})" in printed
+        assert f"tokenizer={folders[1]} ({ours})" in printed
+    same = f"init={tmp_path / 'first/model'}"
+    assert "another image tokenizer" not in stage_two("again", "run.updates=1", same)[1]
+
+
 def test_a_transformer_for_another_tokenizer_is_refused(
     stage_two: Callable[..., Any], stage_one: Callable[..., Any], tmp_path: Path, run_script: Script
 ) -> None:
@@ -354,7 +361,7 @@ def write_codes_with_others(number: int, folder: Path, images: Path, together: A
     dalle.codes.save_file = save_together
     tokenizer, _ = load_tokenizer(folder / "dvae/tokenizer")
     dataset = ImageDataset(FolderSource(str(images)), 16, AugmentConfig())
-    encoded = cached_codes(folder / "codes.safetensors", "key", tokenizer, dataset, 2)
+    encoded = cached_codes(folder / "codes.safetensors", {"images": "key"}, tokenizer, dataset, 2)
     torch.save(encoded._asdict(), folder / f"{number}.pt")
 
 
@@ -379,9 +386,11 @@ def test_two_processes_may_write_one_file_of_codes(
     assert [path.name for path in tmp_path.glob("*codes*")] == [file.name]
     # Under its key the file is read; under another the images are encoded again.
     tokenizer.encode = None  # type: ignore[assignment]
-    assert torch.equal(cached_codes(file, "key", tokenizer, dataset, 2).codes, expected.codes)
+    assert torch.equal(
+        cached_codes(file, {"images": "key"}, tokenizer, dataset, 2).codes, expected.codes
+    )
     with pytest.raises(TypeError):
-        cached_codes(file, "another key", tokenizer, dataset, 2)
+        cached_codes(file, {"images": "another key"}, tokenizer, dataset, 2)
 
 
 def test_a_damaged_file_of_codes_is_written_anew(
@@ -391,10 +400,10 @@ def test_a_damaged_file_of_codes_is_written_anew(
     tokenizer, _ = load_tokenizer(tmp_path / "dvae/tokenizer")
     dataset = ImageDataset(FolderSource(str(image_folder)), 16, None)
     file = tmp_path / "codes.safetensors"
-    whole = cached_codes(file, "key", tokenizer, dataset, 1)
+    whole = cached_codes(file, {"images": "key"}, tokenizer, dataset, 1)
     file.write_bytes(file.read_bytes()[:-9])
     capsys.readouterr()
-    again = cached_codes(file, "key", tokenizer, dataset, 1)
+    again = cached_codes(file, {"images": "key"}, tokenizer, dataset, 1)
     assert "codes.safetensors is damaged" in capsys.readouterr().out
     assert torch.equal(whole.codes, again.codes)
     assert torch.equal(load_file(file)["codes"], whole.codes)

@@ -20,7 +20,8 @@ import evaluate
 import sample
 import search
 from dalle.request import parse_request
-from dalle_base.common.config import load_config
+from dalle_base.common.planning import take_plan
+from dalle_base.training.changes import load_run_config
 from train_clip import TrainDualEncoder
 from train_dalle import TrainDALLE
 from train_dvae import TrainDVAE
@@ -34,9 +35,9 @@ DOCUMENTS = [
     *sorted((ROOT / "models").glob("*/README.md")),
 ]
 PARSERS: dict[str, Callable[[list[str]], Any]] = {
-    "train_dvae.py": lambda words: load_config(TrainDVAE, "", words),
-    "train_dalle.py": lambda words: load_config(TrainDALLE, "", words),
-    "train_clip.py": lambda words: load_config(TrainDualEncoder, "", words),
+    "train_dvae.py": lambda words: load_run_config(TrainDVAE, "", take_plan(words)[1]),
+    "train_dalle.py": lambda words: load_run_config(TrainDALLE, "", take_plan(words)[1]),
+    "train_clip.py": lambda words: load_run_config(TrainDualEncoder, "", take_plan(words)[1]),
     "sample.py": lambda words: parse_request(None, words),
     "classify.py": classify.parse_arguments,
     "search.py": search.parse_arguments,

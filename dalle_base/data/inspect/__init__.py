@@ -1,0 +1,1 @@
+"""What a run will see of its data: python -m dalle_base.data.inspect CONFIG [key=value ...]."""
