@@ -25,7 +25,7 @@ SHARE = settings(
 )
 fuzzed = pytest.mark.parametrize(
     "how",
-    [SHARE, pytest.param(settings(SHARE, max_examples=500), marks=pytest.mark.slow)],
+    [SHARE, pytest.param(settings(SHARE, max_examples=150), marks=pytest.mark.slow)],
     ids=["share", "many"],
 )
 
