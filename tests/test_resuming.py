@@ -363,7 +363,12 @@ def test_signals_save(
         return update(self, loss)
 
     monkeypatch.setattr(run_module.Trainer, "update", signalled)
-    status, printed, _ = train("run.updates=5")
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)  # the tests themselves may run by nohup
+    try:
+        status, printed, _ = train("run.updates=5")
+    finally:
+        signal.signal(number, before)
     assert status == 130
     assert "saved at update 2; the same command resumes" in printed
     assert step(tmp_path / "run") == 2
