@@ -259,6 +259,7 @@ def test_a_tokenizer_without_reconstruction_is_refused(monkeypatch: pytest.Monke
         losses.add(LossReport(torch.ones(())), torch.rand(1, 3, 16, 16), 0)
 
 
+@pytest.mark.slow
 def test_a_dual_encoder_of_ones_own_compares_images(train: Train, tmp_path: Path) -> None:
     ranker = untrained()
     save_dual_encoder(tmp_path / "clip", ranker, dtype=torch.float32)
