@@ -108,9 +108,10 @@ def test_a_few_extremes_of_every_number() -> None:
 
 
 @pytest.mark.slow
-def test_all_extremes_of_every_number() -> None:
-    for script, chosen, name in every_number():
-        for text in EXTREMES:
+def test_many_extremes_of_every_number() -> None:
+    """Each of a third of them; which third goes round from number to number."""
+    for place, (script, chosen, name) in enumerate(every_number()):
+        for text in EXTREMES[place % 3 :: 3]:
             try_number(script, chosen, name, text)
 
 
