@@ -116,7 +116,7 @@ class GradientScales(nn.Module):
             for gradient in gradients:
                 gradient.div_(scale)
             norms = torch.stack([gradient.norm() for gradient in gradients])
-            good.append(getattr(norms, "full_tensor", lambda norms=norms: norms)().isfinite().all())
+            good.append(norms.isfinite().all())
         self.good = torch.stack(good)
 
     @torch.no_grad()

@@ -58,12 +58,6 @@ def spread(source: Source, most: int = MOST) -> tuple[list[Record], int]:
     return records, 0 if sample is not None else count
 
 
-def captions_of(record: Record) -> tuple[str, ...]:
-    """Return all captions of an image; none where it has none."""
-    caption = () if record.caption is None else (record.caption,)
-    return (*caption, *getattr(record, "other_captions", ()))
-
-
 def caption_lengths(source: Source, text_tokenizer: TextTokenizer, most: int = MOST) -> Lengths:
     """Return the lengths of a source's captions, or of some where there are many."""
     records, total = spread(source, most)
@@ -72,7 +66,7 @@ def caption_lengths(source: Source, text_tokenizer: TextTokenizer, most: int = M
 
 
 def _full(record: Record) -> Iterator[str]:
-    for caption in captions_of(record):
+    for caption in record.captions:
         yield with_artist(record._replace(caption=caption)) if caption.strip() else ""
 
 

@@ -1,6 +1,7 @@
 """What a source of images leaves out, and why."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from dalle_base.common.report import shown
@@ -52,16 +53,20 @@ def passed_over_by(*sources: Any) -> PassedOver:
     A source tells by an attribute `passed_over`; what it is made of is in `source` or `sources`.
     Captions that cannot be read are counted once they have been asked for.
     """
-    found, waiting = PassedOver(), list(sources)
-    seen: set[int] = set()
-    while waiting:
-        source = waiting.pop(0)
-        if id(source) in seen:
-            continue
-        seen.add(id(source))
+    found = PassedOver()
+    for source in sources_within(*sources):
         if isinstance(own := getattr(source, "passed_over", None), PassedOver):
             found.update(own)
-        waiting += getattr(source, "sources", [])
-        if (inner := getattr(source, "source", None)) is not None:
-            waiting.append(inner)
     return found
+
+
+def sources_within(*sources: Any) -> Iterator[Any]:
+    """Yield sources and those that they are made of (`source`, `sources`), each once."""
+    waiting, seen = list(sources), set()
+    while waiting:
+        source = waiting.pop(0)
+        if source is None or id(source) in seen:
+            continue
+        seen.add(id(source))
+        yield source
+        waiting += [getattr(source, "source", None), *(getattr(source, "sources", None) or ())]

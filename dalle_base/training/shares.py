@@ -81,7 +81,7 @@ def fit_run(run: Any, source: Any) -> None:
     """
     options = run.options
     images = len(source) if options.passes and not hasattr(source, "sample") else 0
-    batch = options.batch_size * run.accelerator.num_processes * getattr(options, "accumulate", 1)
+    batch = options.batch_size * run.accelerator.num_processes * options.accumulate
     if images:
         wanted = max(math.ceil(options.passes * images / batch), options.updates // LEAST, 1)
         options.updates = min(wanted, options.updates)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from dalle_base.common.report import shown
-from dalle_base.data.caption_lengths import MOST, caption_lengths, captions_of, quantiles, spread
+from dalle_base.data.caption_lengths import MOST, caption_lengths, quantiles, spread
 from dalle_base.data.inspect.reading import Reading
 from dalle_base.data.sources.base import Record, Source, captioned
 from dalle_base.data.text import TextTokenizer
@@ -23,8 +23,8 @@ def caption_report(train: Source, held_out: Source, reading: Reading) -> Iterato
     Raises `UserError` as a run would where none of the images has one.
     """
     records, total = spread(train)
-    captions = [each for record in records for each in captions_of(record)]
-    empty = sum(not "".join(captions_of(record)).strip() for record in records)
+    captions = [each for record in records for each in record.captions]
+    empty = sum(not "".join(record.captions).strip() for record in records)
     of = f"{len(records)} training images" + ("" if len(records) == total else " looked at")
     if reading.text_length == 0:
         yield f"captions: {len(records) - empty} of {of} have one; this run reads none"
@@ -38,7 +38,7 @@ def caption_report(train: Source, held_out: Source, reading: Reading) -> Iterato
 
 
 def _several(records: Sequence[Record]) -> Iterator[str]:
-    counts = [len(captions_of(record)) for record in records]
+    counts = [len(record.captions) for record in records]
     more = sum(count > 1 for count in counts)
     if more:
         yield f"several captions: {more} images have more than one, up to {max(counts)}"
@@ -84,7 +84,7 @@ def _characters(captions: Sequence[str], held_out: Source) -> Iterator[str]:
             f'"{_short(shown(first))}"'
         )
     known = {c for caption in captions for c in caption.lower()}
-    others = [each for record in spread(held_out, MOST)[0] for each in captions_of(record)]
+    others = [each for record in spread(held_out, MOST)[0] for each in record.captions]
     new = Counter(c for caption in others for c in set(caption.lower()) - known)
     if new:
         named = ", ".join(f"{shown(c)} ({_code(c)})" for c, _ in new.most_common(NAMED))

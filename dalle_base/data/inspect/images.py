@@ -12,6 +12,7 @@ from dalle_base.common.report import shown
 from dalle_base.data.augment import augment
 from dalle_base.data.caption_lengths import spread
 from dalle_base.data.inspect.reading import UNKNOWN_SIZE, Reading
+from dalle_base.data.passed_over import sources_within
 from dalle_base.data.sources.base import Record, Source
 
 COLUMNS = 8
@@ -66,17 +67,8 @@ def _sizes(sizes: list[tuple[int, int]], side: int) -> Iterator[str]:
 
 def passed_over(source: Any) -> list[str]:
     """Return what a source, or the sources within it, report as passed over."""
-    found: list[str] = []
-    waiting, seen = [source], set()
-    while waiting:
-        at = waiting.pop(0)
-        if at is None or id(at) in seen:
-            continue
-        seen.add(id(at))
-        if report := getattr(at, "passed_over", None):
-            found.append(str(report))
-        waiting += [getattr(at, "source", None), *(getattr(at, "sources", None) or ())]
-    return found
+    reports = (getattr(at, "passed_over", None) for at in sources_within(source))
+    return [str(report) for report in reports if report]
 
 
 def contact_sheet(train: Source, reading: Reading, images: int) -> Image.Image:
