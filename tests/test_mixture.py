@@ -300,10 +300,14 @@ def test_short_names_are_what_people_type() -> None:
     assert short_names("automobile", ("car", "driving")) == ("car", "driving")
     assert short_names("tree", ("forest", "tree")) == ("forest", "tree")
     assert short_names("", ("x",)) == ("x",)
+    assert short_names("bone", ("dog", "skeleton"), {"dog", "bone"}) == ("skeleton",)
+    assert short_names("dog face", ("dog", "face"), {"dog"}) == ("dog",)
+    assert short_names("bone", ("dog",), {"dog"}) == ()
 
 
 def test_a_share_of_captions_is_short() -> None:
     record = Record("x", Path(), "evergreen tree", "noto", ("forest", "tree"), wordings=("a pine",))
+    record = record._replace(short_names=("tree",))
     options = TextConfig(artist_share=0.0, keywords_share=0.0, short_share=0.5)
     seen = Counter(vary_caption(record, np.random.default_rng(i), options) for i in range(400))
     short = sum(seen[caption] for caption in wordings("tree"))
@@ -316,7 +320,7 @@ def test_a_share_of_captions_is_short() -> None:
         "tree",
     }
     assert vary_caption(
-        record._replace(keywords=(), wordings=()), np.random.default_rng(0), options
+        record._replace(short_names=(), wordings=()), np.random.default_rng(0), options
     ) == ("evergreen tree")
 
 

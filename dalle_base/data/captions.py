@@ -3,7 +3,7 @@
 import numpy as np
 
 from dalle_base.data.config import TextConfig
-from dalle_base.data.forms import short_names, wordings
+from dalle_base.data.forms import wordings
 from dalle_base.data.sources.base import Record, Source
 
 TEXT = TextConfig()
@@ -34,15 +34,14 @@ def vary_caption(record: Record, rng: np.random.Generator, options: TextConfig =
         words = [str(word) for word in rng.choice(record.keywords, count, replace=False)]
         caption = " ".join(words if rng.random() < 0.5 else [caption, *words])
     # Asked for last and only where it is wanted: other runs draw the same random numbers as ever.
-    if options.short_share and record.keywords and rng.random() < options.short_share:
+    if options.short_share and record.short_names and rng.random() < options.short_share:
         caption = _short_caption(record, rng)
     named = rng.random() < options.artist_share
     return with_artist(record._replace(caption=caption)) if named else caption
 
 
 def _short_caption(record: Record, rng: np.random.Generator) -> str:
-    names = short_names(record.caption or "", record.keywords)
-    name = names[int(rng.integers(len(names)))]
+    name = record.short_names[int(rng.integers(len(record.short_names)))]
     forms = wordings(name) if record.wordings else ()
     return forms[int(rng.integers(len(forms)))] if forms else name
 

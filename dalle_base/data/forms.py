@@ -7,7 +7,7 @@ any case, as it has before "icon".
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 ON_WHITE = (
     "{thing}",
@@ -85,17 +85,24 @@ def wordings(name: str, colour: str = "", ground: str = "") -> tuple[str, ...]:
     return tuple(dict.fromkeys(form.format(**slots) for form in forms))
 
 
-def short_names(name: str, keywords: Sequence[str]) -> tuple[str, ...]:
+def short_names(
+    name: str, keywords: Sequence[str], taken: Set[str] = frozenset()
+) -> tuple[str, ...]:
     """What people call a thing without its details, as far as its keywords say.
 
     The head of its name where a keyword repeats it: "tree" for "evergreen tree", "dog" for "dog
-    face", "moon" for "moon over hills". Otherwise any keyword may stand for it: "car" for
-    "automobile", but "driving" as well.
+    face", "moon" for "moon over hills". Otherwise any keyword may stand for it, "car" for
+    "automobile" but "driving" as well, unless it is the name of something else.
+
+    Args:
+        name: what an image shows.
+        keywords: words that go with it.
+        taken: names of all things: "dog" is one, so that a bone is no dog.
     """
     words = _PREPOSITIONS.split(name)[0].removesuffix(" face").split()
     if words and words[-1] in keywords and words[-1] != name:
         return (words[-1],)
-    return tuple(keywords)
+    return tuple(word for word in keywords if word not in taken)
 
 
 def indefinite(phrase: str) -> str:

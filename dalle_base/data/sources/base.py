@@ -35,6 +35,8 @@ class Record(NamedTuple):
     """Other captions that say the same, to train on."""
     other_captions: tuple[str, ...] = ()
     """Further captions of the image, beside `caption`: the data has several."""
+    short_names: tuple[str, ...] = ()
+    """What people may call it without its details, to train on."""
 
     @property
     def captions(self) -> tuple[str, ...]:

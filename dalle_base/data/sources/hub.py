@@ -8,7 +8,7 @@ from typing import Any
 from dalle_base.common.errors import UserError
 from dalle_base.data.caption_values import captions_in
 from dalle_base.data.config import PathConfig
-from dalle_base.data.forms import wordings
+from dalle_base.data.forms import short_names, wordings
 from dalle_base.data.sources.base import Record, Source, open_paths
 from dalle_base.data.sources.loading import Beside, first_line, load
 
@@ -63,6 +63,8 @@ class Columns:
             self._check("caption_column", rows)
         label = features.get(config.caption_column)
         self.labels: list[str] | None = getattr(label, "names", None)
+        self.taken: frozenset[str] = frozenset()
+        """Names of all things in the dataset, where they are known."""
 
     def _check(self, option: str, rows: Any) -> None:
         column = getattr(self.config, option)
@@ -117,15 +119,17 @@ class Columns:
         config = self.config
         texts = self.captions(row.get(config.caption_column))
         forms = self._wordings(row, texts) if config.caption_forms else ()
+        keywords = tuple(row[config.keywords_column] or ()) if config.keywords_column else ()
         return Record(
             name,
             _image(row[config.image_column], beside, number),
             texts[0] if texts else None,
             (row[config.artist_column] or "") if config.artist_column else "",
-            tuple(row[config.keywords_column] or ()) if config.keywords_column else (),
+            keywords,
             bool(row[config.mirrorable_column]) if config.mirrorable_column else False,
             forms,
             tuple(texts[1:]),
+            short_names(texts[0] if texts else "", keywords, self.taken),
         )
 
     def _wordings(self, row: Mapping[str, Any], texts: list[str]) -> tuple[str, ...]:
@@ -157,6 +161,7 @@ class DatasetsSource:
         self.beside, self.columns = Beside(loaded), Columns(config, path, loaded.rows)
         column = config.caption_column
         self.captions = list(loaded.rows[column]) if self.columns.has_captions else []
+        self.columns.taken = frozenset(each for each in self.captions if isinstance(each, str))
         self.rows = self.columns.undecoded(loaded.rows)
         if not len(self.rows):
             raise UserError(f"dataset {path!r} is empty")
