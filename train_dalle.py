@@ -43,7 +43,7 @@ GRID = ("rows", "columns", "image_vocab")
 """Sizes of the model that are the tokenizer's, unless something else is written (and not 0)."""
 SHAPE = (
     *("text_vocab", "text_length", "depth", "heads", "head_width", "d_model", "layers"),
-    *("pattern_options", "norm", "qk_norm", "activation", "positions"),
+    *("pattern_options", "norm", "qk_norm", "activation", "positions", "padding"),
 )
 """What a model that starts from another one has in common with it."""
 

@@ -27,6 +27,7 @@ CHOICES = {
     "norm": ("layer", "rms"),
     "activation": ("gelu", "squared_relu", "swiglu"),
     "positions": ("learned", "rotary"),
+    "padding": ("position", "one"),
     "attention": BACKENDS,
 }
 """What some options of a model may be."""
@@ -79,6 +80,9 @@ class TransformerConfig:
     positions: str = "learned"
     """How a code's place is told: learned (embeddings of row and column, the paper) or rotary
     (queries and keys turn with row and column)."""
+    padding: str = "position"
+    """What stands where a caption has no token: a vector learned for each position (the paper), or
+    one for all."""
     attention: Free[str] = "auto"
     """How attention is computed, never what: auto, reference, structured (CPU) or flex (CUDA)."""
     recompute: Free[bool] = False
@@ -100,6 +104,9 @@ class TransformerConfig:
     (Mihaylova & Martins 2019; 0: the paper). A third more time."""
     label_smoothing: ShareBelow1 = 0.0
     """Share of each code's target in training that is spread over all codes (0: the paper)."""
+    z_loss: Weight = 0.0
+    """Weight in training of the squared logarithm of each softmax's denominator, which keeps logits
+    from drifting (0: the paper)."""
     text_drop: ShareBelow1 = 0.0
     """Share of captions left out in training, which guidance in sampling needs (0: the paper)."""
 

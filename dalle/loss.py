@@ -81,6 +81,7 @@ def stream_losses(
     image: Part,
     text_weight: float,
     smoothing: float = 0.0,
+    z_weight: float = 0.0,
     text_tokens: Tensor | None = None,
 ) -> Losses:
     """The loss of section 2.2: each part a mean over its own tokens, then weighted.
@@ -91,16 +92,17 @@ def stream_losses(
         image: the image head, its inputs [B, RC, d], and codes [B, RC].
         text_weight: weight of the text part; the image part has the rest of 1.
         smoothing: share of each code's target that is spread over all codes.
+        z_weight: weight of the squared logarithm of each softmax's denominator, in both parts.
         text_tokens: what the text loss is divided by, where this is a part of a larger batch
             (`text_tokens_of`); by default the number of its own tokens.
     """
     head, h, tokens = text
-    text_sum = summed_cross_entropy(head, h.flatten(0, 1), tokens.flatten())
+    text_sum = summed_cross_entropy(head, h.flatten(0, 1), tokens.flatten(), z_weight=z_weight)
     if text_tokens is None:
         text_tokens = (tokens != PADDING).sum().clamp(min=1)
     text_loss = text_sum / text_tokens
     head, h, codes = image
-    image_sum = summed_cross_entropy(head, h.flatten(0, 1), codes.flatten(), smoothing)
+    image_sum = summed_cross_entropy(head, h.flatten(0, 1), codes.flatten(), smoothing, z_weight)
     image_loss = image_sum / codes.numel()
     total = text_weight * text_loss + (1 - text_weight) * image_loss
     return Losses(total, text_loss, image_loss)
@@ -111,26 +113,35 @@ def summed_cross_entropy(
     h: Tensor,
     targets: Tensor,
     smoothing: float = 0.0,
+    z_weight: float = 0.0,
     most_logits: int = MOST_LOGITS,
 ) -> Tensor:
     """The sum of the cross-entropies of `head(h)`, `h` [n, d], and `targets` [n] but `PADDING`.
 
-    Where n logits of the vocabulary are more than `most_logits`, they are computed in chunks of
+    With `z_weight`, it has as many squared logarithms of the softmax's denominator on top (PaLM,
+    2204.02311, section 5). Where n logits of the vocabulary are more than `most_logits`, they are computed in chunks of
     rows, and once more in the backward pass, so that only one chunk of them exists at a time.
     """
     rows = max(1, most_logits // head.out_features)
     if len(h) <= rows:
-        return _cross_entropy(head, h, targets, smoothing)
+        return _cross_entropy(head, h, targets, smoothing, z_weight)
     total = h.new_zeros((), dtype=torch.float32)
     for part in zip(h.split(rows), targets.split(rows), strict=True):
+        options = smoothing, z_weight
         total = total + checkpoint(
-            _cross_entropy, head, *part, smoothing, use_reentrant=False, preserve_rng_state=False
+            _cross_entropy, head, *part, *options, use_reentrant=False, preserve_rng_state=False
         )
     return total
 
 
-def _cross_entropy(head: nn.Linear, h: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+def _cross_entropy(
+    head: nn.Linear, h: Tensor, targets: Tensor, smoothing: float, z_weight: float
+) -> Tensor:
     logits = head(h).float()
-    return F.cross_entropy(
+    total = F.cross_entropy(
         logits, targets, ignore_index=PADDING, reduction="sum", label_smoothing=smoothing
     )
+    if z_weight:
+        squares = logits.logsumexp(dim=-1).square()
+        total = total + z_weight * squares.masked_fill(targets == PADDING, 0.0).sum()
+    return total

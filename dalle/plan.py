@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dalle.config import TransformerConfig
 from dalle.transformer import Transformer
 from dalle_base.training.config import OptimiserConfig, RunConfig
-from dalle_base.training.plan import Needs, extended, follow
+from dalle_base.training.plan import Needs, Pass, extended, follow
 
 FEW, MORE = 4, 8
 """Layers of the two models that are followed in place of a deeper one."""
@@ -36,7 +36,12 @@ def transformer_needs(
 def _followed(
     config: TransformerConfig, layers: list[str], optimiser: OptimiserConfig, run: RunConfig
 ) -> Needs:
-    config = replace(config, depth=len(layers), layers=layers)
+    shallow = replace(config, depth=len(layers), layers=layers)
+    return follow(*transformer_pass(shallow, run), optimiser, run.mixed_precision)
+
+
+def transformer_pass(config: TransformerConfig, run: RunConfig) -> Pass:
+    """Return a transformer without weights, and its loss on a batch of zeros."""
     with torch.device("meta"):
         model = Transformer(config)
 
@@ -45,4 +50,4 @@ def _followed(
         codes = torch.zeros(run.batch_size, config.rows * config.columns, dtype=torch.long)
         return model(tokens, codes).total
 
-    return follow(model, loss, optimiser, run.mixed_precision)
+    return model, loss

@@ -110,7 +110,8 @@ class Transformer(nn.Module):
         self.start = nn.Parameter(torch.empty(1, d_model))  # BOS
         self.text_embedding = nn.Embedding(config.text_vocab, d_model)
         self.text_position = nn.Parameter(torch.empty(config.text_length, d_model))
-        self.text_padding = nn.Parameter(torch.empty(config.text_length, d_model))
+        paddings = config.text_length if config.padding == "position" else 1
+        self.text_padding = nn.Parameter(torch.empty(paddings, d_model))
         self.image_embedding = nn.Embedding(config.image_vocab, d_model)
         rotary = config.positions == "rotary"
         self.row_embedding = None if rotary else nn.Embedding(config.rows, d_model)
@@ -253,9 +254,11 @@ class Transformer(nn.Module):
             read = spoiled(codes, self.config, self.image_head, outputs)
         h_text, h_image = self._outputs(tokens, read)
         heads = (self.text_head, h_text, tokens), (self.image_head, h_image, codes)
-        smoothing = self.config.label_smoothing if self.training else 0.0
+        config, beside = self.config, (0.0, 0.0)
+        if self.training:
+            beside = config.label_smoothing, config.z_loss
         with in_full(self.gradient_scales, codes.device):
-            return stream_losses(*heads, self.config.text_loss_weight, smoothing, text_tokens)
+            return stream_losses(*heads, config.text_loss_weight, *beside, text_tokens)
 
     def forward(self, tokens: Tensor, codes: Tensor, text_tokens: Tensor | None = None) -> Losses:
         """`loss`, under the name that data-parallel wrappers call."""

@@ -17,6 +17,7 @@ from dalle.loss import exchange, sample_heads, summed_cross_entropy
 from dalle_base.common.errors import UserError
 from dalle_base.common.schema import validate_all
 from dalle_base.data.batches import Shuffled
+from dalle_base.data.text import PADDING
 from dvae.checkpoint import load_tokenizer, save_tokenizer
 from dvae.config import DVAEConfig, NetworkConfig
 from dvae.kinds import KINDS, SavedTokenizer, tokenizer_class
@@ -34,7 +35,7 @@ def test_smoothed_targets_are_a_mixture_with_the_uniform_distribution() -> None:
     mixture = 0.8 * F.one_hot(targets, 9) + 0.2 / 9
     expected = -(mixture * log_p).sum()
     for most in (10**6, 30):  # whole, and in chunks
-        loss = summed_cross_entropy(head, h, targets, 0.2, most).double()
+        loss = summed_cross_entropy(head, h, targets, 0.2, most_logits=most).double()
         torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
 
 
@@ -47,6 +48,43 @@ def test_smoothing_is_trainings_and_the_images_alone() -> None:
     log_p = model.logits(tokens, codes)[1].log_softmax(dim=-1)
     expected = 0.7 * sharp.image - 0.3 * log_p.mean()
     torch.testing.assert_close(smoothed.image, expected)
+
+
+def test_z_loss_is_the_squared_denominator_of_what_has_a_target() -> None:
+    head, h = nn.Linear(6, 9).double(), torch.randn(20, 6).double()
+    targets = torch.arange(20) % 9
+    targets[3:7] = PADDING
+    logits = head(h)
+    counted = targets != PADDING
+    expected = F.cross_entropy(logits[counted], targets[counted], reduction="sum")
+    expected = expected + 0.3 * logits.exp().sum(dim=-1).log()[counted].square().sum()
+    for most in (10**6, 30):
+        loss = summed_cross_entropy(head, h, targets, z_weight=0.3, most_logits=most).double()
+        torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+
+
+def test_z_loss_is_trainings_alone_and_of_both_parts() -> None:
+    plain, model = build(), build(z_loss=0.1)
+    tokens, codes = inputs(model)
+    assert model.eval().loss(tokens, codes) == plain.eval().loss(tokens, codes)
+    with_z, without = model.train().loss(tokens, codes), plain.train().loss(tokens, codes)
+    text, image = model.logits(tokens, codes)
+    expected = without.image + 0.1 * image.logsumexp(dim=-1).square().mean()
+    torch.testing.assert_close(with_z.image, expected)
+    there = tokens != PADDING
+    expected = without.text + 0.1 * text.logsumexp(dim=-1)[there].square().mean()
+    torch.testing.assert_close(with_z.text, expected)
+
+
+def test_one_padding_vector_stands_in_for_all_positions() -> None:
+    model = build(padding="one")
+    tokens, _ = inputs(model)
+    tokens[0, 2:] = PADDING
+    embedded = model.eval().embed_text(tokens)[0, 3:]
+    expected = model.text_padding[0] + model.text_position[2:]
+    torch.testing.assert_close(embedded, expected, rtol=0, atol=0)
+    assert model.text_padding.shape == (1, model.config.d_model)
+    assert build().text_padding.shape == model.text_position.shape
 
 
 def test_sampled_codes_follow_the_heads_probabilities() -> None:

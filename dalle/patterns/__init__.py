@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PATTERNS: "Registry[type[Pattern]]" = Registry(
     {
         "full": "dalle.patterns.full:Full",
+        "same_row": "dalle.patterns.same_row:SameRow",
         "row": "dalle.patterns.row:Row",
         "column": "dalle.patterns.column:Column",
         "conv": "dalle.patterns.conv:Conv",

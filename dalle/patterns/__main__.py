@@ -1,6 +1,6 @@
 """Draw every pattern: `python -m dalle.patterns [docs]` writes patterns.md and patterns/*.png."""
 
-import sys
+import argparse
 from pathlib import Path
 
 import matplotlib
@@ -37,7 +37,9 @@ def figure(name: str, path: Path) -> None:
 
 
 def main() -> None:
-    docs = Path(sys.argv[1] if len(sys.argv) > 1 else "docs")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("docs", type=Path, nargs="?", default=Path("docs"), help="folder to write")
+    docs = parser.parse_args().docs
     (docs / "patterns").mkdir(parents=True, exist_ok=True)
     (docs / "patterns.md").write_text(page(), encoding="utf-8")
     for name in PATTERNS:
