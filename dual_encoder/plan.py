@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from dalle_base.training.config import OptimiserConfig, RunConfig
-from dalle_base.training.plan import Needs, follow
+from dalle_base.training.plan import Needs, Pass, follow
 from dual_encoder.config import DualEncoderConfig, LossConfig
 from dual_encoder.loss import contrastive_loss
 from dual_encoder.model import DualEncoder
@@ -21,6 +21,14 @@ def dual_encoder_needs(
 
     Similarities are those of its own pairs: those with other processes' pairs come on top.
     """
+    made = dual_encoder_pass(config, loss_config, chunk, run)
+    return follow(*made, optimiser, run.mixed_precision)
+
+
+def dual_encoder_pass(
+    config: DualEncoderConfig, loss_config: LossConfig, chunk: int, run: RunConfig
+) -> Pass:
+    """Return a dual encoder without weights, and its loss on a batch of zeros."""
     with torch.device("meta"):
         encoder = DualEncoder(config)
 
@@ -32,4 +40,4 @@ def dual_encoder_needs(
         features = model(images, text, chunk)
         return contrastive_loss(*features, concepts=concepts, config=loss_config, alone=True)
 
-    return follow(encoder, loss, optimiser, run.mixed_precision)
+    return encoder, loss

@@ -18,6 +18,8 @@ from dalle_base.training.config import OptimiserConfig, RunConfig
 from dalle_base.training.decay import decay_groups
 from dalle_base.training.optimisers import OPTIMISERS
 
+Pass = tuple[nn.Module, Callable[[nn.Module], Tensor]]
+"""A model on the meta device; and what makes a batch (of zeros) and returns its training loss."""
 PASSING = ("ACT", "TEMP", "OTH", "GRAD")
 """Kinds of memory that an update takes and gives back."""
 

@@ -1,0 +1,1 @@
+"""Ablations: change one thing, train, compare. `python -m experiments.run` is the command."""
