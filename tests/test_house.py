@@ -47,13 +47,12 @@ root = Path.cwd()
 sys.argv = ["sample.py", "--text", "a red heart", "--candidates", "2", "--no-rerank", "--out", OUT]
 import sample
 
-files, route = set(), sample.sample
+called, route = set(), sample.sample
 
 
 def watch(frame, event, _):
-    path = Path(frame.f_code.co_filename)
-    if event == "call" and path.is_relative_to(root) and ".venv" not in path.parts:
-        files.add(str(path.relative_to(root)))
+    if event == "call":
+        called.add(frame.f_code.co_filename)
 
 
 def watched(*arguments):
@@ -66,7 +65,8 @@ def watched(*arguments):
 
 sample.sample = watched
 sample.main()
-print(*sorted(files))
+files = (path.relative_to(root) for path in map(Path, called) if path.is_relative_to(root))
+print(*sorted(str(path) for path in files if ".venv" not in path.parts))
 """
 
 
