@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import build
+from builders import tiny_model
 from PIL import Image
 from rankers import untrained
 from torch import Tensor
@@ -24,7 +24,6 @@ from dalle.text_to_image import Samples, TextToImage
 from dalle_base.common.errors import UserError
 from dalle_base.common.images import to_array, to_tensor
 from dalle_base.data.sources import data_of, open_sources
-from dalle_base.data.text_training import train_text
 from dalle_evaluation.judge import (
     chance,
     features,
@@ -49,10 +48,8 @@ from dalle_evaluation.judged_models import (
 )
 from dalle_evaluation.reconstructions import lite0_distance
 from dual_encoder.checkpoint import save_dual_encoder
-from dvae.config import DVAEConfig, NetworkConfig
 from dvae.kinds import SavedTokenizer
 from dvae.metrics import ssim
-from dvae.model import DiscreteVAE
 from dvae.perceptual import perceptual_distance
 from experiments import choose_sampling
 
@@ -122,15 +119,6 @@ def config(tmp_path: Path) -> Path:
 def opened(config: Path, size: int = 16, **options: Any) -> Exam:
     data = data_of(config)
     return open_exam(data, open_sources(data), Judging(**options), size)
-
-
-def tiny_model(**changes: Any) -> TextToImage:
-    torch.manual_seed(0)
-    network = NetworkConfig(width=8, groups=3, blocks=1, decoder_init=8)
-    tokenizer = DiscreteVAE(DVAEConfig(16, 4, 13, network)).eval().requires_grad_(False)
-    transformer = build(text_vocab=300, text_length=8, rows=4, columns=4, **changes)
-    text = train_text(["thing 0, oil style"], 260)
-    return TextToImage(transformer.eval().requires_grad_(False), text, tokenizer)
 
 
 @pytest.fixture
