@@ -3,11 +3,13 @@
 import dataclasses
 import io
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pytest
 import torch
 from PIL import Image
 
@@ -69,6 +71,15 @@ def inputs(model: Transformer, batch: int = 2) -> tuple[torch.Tensor, torch.Tens
     tokens = torch.randint(config.text_vocab, (batch, stream.text_length), generator=generator)
     codes = torch.randint(config.image_vocab, (batch, stream.image_length), generator=generator)
     return tokens, codes
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Models made here have shapes and no weights, and no time goes to drawing them."""
+    with torch.device("meta"), pytest.MonkeyPatch.context() as patch:
+        for name in ("normal_", "uniform_"):
+            patch.setattr(torch.Tensor, name, lambda self, *_, **__: self)
+        yield
 
 
 def tiny_model(**changes: Any) -> TextToImage:

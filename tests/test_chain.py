@@ -128,7 +128,7 @@ def test_an_interrupted_stage_one_equals_an_uninterrupted_one(
     assert_same_state(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize("mode", ["cached", "on_the_fly"])
+@pytest.mark.parametrize("mode", [pytest.param("cached", marks=pytest.mark.slow), "on_the_fly"])
 def test_an_interrupted_stage_two_equals_an_uninterrupted_one(
     stage_two: Callable[..., Any], tmp_path: Path, mode: str
 ) -> None:

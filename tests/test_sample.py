@@ -32,7 +32,11 @@ def alike(one: Image.Image, other: Image.Image) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("model", "text"), [("emoji", "a red heart"), ("shapes", "a small red circle")]
+    ("model", "text"),
+    [
+        pytest.param("emoji", "a red heart", marks=pytest.mark.slow),  # as README.md's commands do
+        ("shapes", "a small red circle"),
+    ],
 )
 def test_the_shipped_models_sample(
     model: str, text: str, tmp_path: Path, run_script: Script
