@@ -44,7 +44,8 @@ import sys
 from pathlib import Path
 
 root = Path.cwd()
-sys.argv = ["sample.py", "--text", "a red heart", "--candidates", "1", "--out", OUT]
+arguments = ["sample.py", "--text", "a red heart", "--candidates", "1", "--out", OUT]
+sys.argv = [*arguments, "--no-rerank"]
 import sample
 
 called, route = set(), sample.sample
@@ -63,14 +64,14 @@ def watched(*arguments):
         sys.setprofile(None)
 
 
-sample.main()
-modules = sorted(sys.modules)
 sample.sample = watched
-sys.argv.append("--no-rerank")
+sample.main()
+sample.sample = route
+sys.argv = arguments
 sample.main()
 files = (path.relative_to(root) for path in map(Path, called) if path.is_relative_to(root))
 print(*sorted(str(path) for path in files if ".venv" not in path.parts))
-print(*modules)
+print(*sys.modules)
 """
 
 

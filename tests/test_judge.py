@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -121,13 +122,19 @@ def opened(config: Path, size: int = 16, **options: Any) -> Exam:
     return open_exam(data, open_sources(data), Judging(**options), size)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny text-to-image model's folder, with a reranker."""
-    model = tiny_model()
-    save_text_to_image(tmp_path / "model", model, SavedTokenizer(model=model.tokenizer.config))
-    save_dual_encoder(tmp_path / "model/reranker", untrained())
-    return tmp_path / "model"
+    folder, model = tmp_path_factory.mktemp("saved") / "model", tiny_model()
+    save_text_to_image(folder, model, SavedTokenizer(model=model.tokenizer.config))
+    save_dual_encoder(folder / "reranker", untrained())
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, to be written into."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
 @pytest.fixture
