@@ -1,20 +1,26 @@
-"""Small transformers, and data of every kind, that several test files share."""
+"""Small models, and data of every kind, that several test files share."""
 
 import dataclasses
 import io
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pytest
 import torch
 from PIL import Image
 
 from dalle.config import TransformerConfig
+from dalle.text_to_image import TextToImage
 from dalle.transformer import Transformer
 from dalle_base.common.images import open_image
 from dalle_base.data.sources.base import Record
+from dalle_base.data.text_training import train_text
+from dvae.config import DVAEConfig, NetworkConfig
+from dvae.model import DiscreteVAE
 
 # Overrides of train_dvae.py and train_dalle.py for models that train in a moment.
 TINY_DVAE = [
@@ -65,6 +71,25 @@ def inputs(model: Transformer, batch: int = 2) -> tuple[torch.Tensor, torch.Tens
     tokens = torch.randint(config.text_vocab, (batch, stream.text_length), generator=generator)
     codes = torch.randint(config.image_vocab, (batch, stream.image_length), generator=generator)
     return tokens, codes
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Models made here have shapes and no weights, and no time goes to drawing them."""
+    with torch.device("meta"), pytest.MonkeyPatch.context() as patch:
+        for name in ("normal_", "uniform_"):
+            patch.setattr(torch.Tensor, name, lambda self, *_, **__: self)
+        yield
+
+
+def tiny_model(**changes: Any) -> TextToImage:
+    """An untrained text-to-image model of images of 16 x 16 pixels in 4 x 4 codes."""
+    torch.manual_seed(0)
+    network = NetworkConfig(width=8, groups=3, blocks=1, decoder_init=8)
+    tokenizer = DiscreteVAE(DVAEConfig(16, 4, 13, network)).eval().requires_grad_(False)
+    transformer = build(text_vocab=300, text_length=8, rows=4, columns=4, **changes)
+    text = train_text(["thing 0, oil style"], 260)
+    return TextToImage(transformer.eval().requires_grad_(False), text, tokenizer)
 
 
 def encoded(shade: int, kind: str = "PNG") -> bytes:

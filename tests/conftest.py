@@ -10,10 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import tiny_model
 from PIL import Image
-from rankers import TINY
+from rankers import TINY, untrained
 
 import train_clip
+from dalle.checkpoint import save_text_to_image
+from dual_encoder.checkpoint import save_dual_encoder
+from dvae.kinds import SavedTokenizer
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,6 +42,15 @@ def image_folder(tmp_path: Path) -> Path:
             array[..., i % 3] += 180
             Image.fromarray(array).save(folder / f"{i:02d}.png")
             table.writerow([f"{i:02d}.png", f"a {names[i % 3]} picture, number {i}"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a `tiny_model` with a reranker, for tests that only read it."""
+    folder, model = tmp_path_factory.mktemp("toy") / "model", tiny_model(text_drop=0.1)
+    save_text_to_image(folder, model, SavedTokenizer(model=model.tokenizer.config))
+    save_dual_encoder(folder / "reranker", untrained())
     return folder
 
 

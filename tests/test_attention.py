@@ -67,8 +67,7 @@ def test_output_and_gradients_are_those_of_the_masked_product(backend, name, gri
         assert_same(backend, make(name), Stream(text_length, *grid), batch)
 
 
-@settings(max_examples=120, deadline=None)
-@given(
+STREAMS = given(
     backend=st.sampled_from(sorted(STRUCTURED)),
     name=st.sampled_from(sorted(PATTERNS)),
     text_length=st.integers(1, 9),
@@ -78,12 +77,18 @@ def test_output_and_gradients_are_those_of_the_masked_product(backend, name, gri
     batch=st.integers(1, 3),
     data=st.data(),
 )
-def test_structured_is_exact_on_any_stream(
-    backend, name, text_length, rows, columns, reach, batch, data
-) -> None:
-    stream = Stream(text_length, rows, columns)
-    n = data.draw(st.integers(1, stream.length), label="positions")
-    assert_same(backend, make(name, 2 * reach + 1), stream, batch, n)
+
+
+@pytest.mark.parametrize("examples", [30, pytest.param(120, marks=pytest.mark.slow)])
+def test_structured_is_exact_on_any_stream(examples) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @STREAMS
+    def run(backend, name, text_length, rows, columns, reach, batch, data) -> None:
+        stream = Stream(text_length, rows, columns)
+        n = data.draw(st.integers(1, stream.length), label="positions")
+        assert_same(backend, make(name, 2 * reach + 1), stream, batch, n)
+
+    run()
 
 
 @pytest.mark.parametrize("scheme", STRUCTURED.values())

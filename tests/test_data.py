@@ -92,9 +92,9 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 def test_shapes_never_share_a_caption_between_training_and_held_out() -> None:
-    train, held_out = open_sources(ShapesConfig(source="shapes", count=300))
-    seen = {train.record(i).caption for i in range(300)}
-    assert not seen & {held_out.record(i).caption for i in range(300)}
+    train, held_out = open_sources(ShapesConfig(source="shapes", count=150))
+    seen = {train.record(i).caption for i in range(150)}
+    assert not seen & {held_out.record(i).caption for i in range(150)}
 
 
 def test_a_config_of_a_source_is_read_from_its_own_options() -> None:

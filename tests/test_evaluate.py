@@ -1,4 +1,4 @@
-"""evaluate.py on the shipped models, and its scores by a tiny dual encoder."""
+"""evaluate.py on the shipped models and a tiny one, and its scores by a tiny dual encoder."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def test_the_checker_reads_what_the_shapes_model_samples(
     tmp_path: Path, run_script: Script
 ) -> None:
     """Few captions, so loose bounds; deaf to captions it would have one colour in eight right."""
-    arguments = [ROOT / "models/shapes", "--checker", "24", "--json", tmp_path / "figures.json"]
+    arguments = [ROOT / "models/shapes", "--checker", "16", "--json", tmp_path / "figures.json"]
     status, printed, error = run_script(evaluate.main, *arguments)
     assert status == 0, error
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -55,11 +55,11 @@ def test_nothing_to_measure_is_one_line(run_script: Script) -> None:
 
 
 def test_held_out_losses_of_a_config(
-    tmp_path: Path, run_script: Script, image_folder: Path
+    toy: Path, tmp_path: Path, run_script: Script, image_folder: Path
 ) -> None:
     config = tmp_path / "data.yaml"
     config.write_text(f"data: {{path: {image_folder}, held_out_share: 0.5}}")
-    arguments = [ROOT / "models/shapes", "--config", config, "--json", tmp_path / "figures.json"]
+    arguments = [toy, "--config", config, "--json", tmp_path / "figures.json"]
     arguments += ["--pictures", "4"]  # the older name of --images
     status, _, error = run_script(evaluate.main, *arguments)
     assert status == 0, error
@@ -68,12 +68,12 @@ def test_held_out_losses_of_a_config(
 
 
 @pytest.fixture
-def scorable(tmp_path: Path, image_folder: Path) -> list[object]:
-    """The arguments for scores of the shapes model's images by a tiny dual encoder."""
+def scorable(toy: Path, tmp_path: Path, image_folder: Path) -> list[object]:
+    """The arguments for scores of a tiny model's images by a tiny dual encoder."""
     save_dual_encoder(tmp_path / "ranker", untrained())
     config = tmp_path / "data.yaml"
     config.write_text(f"data: {{path: {image_folder}, held_out_path: {image_folder}}}")
-    return [ROOT / "models/shapes", "--config", config, "--ranker", tmp_path / "ranker"]
+    return [toy, "--config", config, "--ranker", tmp_path / "ranker"]
 
 
 def test_scores_have_intervals_and_a_ceiling(

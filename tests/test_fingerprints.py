@@ -28,16 +28,23 @@ MODELS = Path(__file__).parents[1] / "models"
 WEIGHTS, CONFIG, TEXT = "model.safetensors", "config.yaml", "text.json"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole model's folder, with its tokenizer and a reranker."""
+    place = tmp_path_factory.mktemp("saved") / "model"
     config = DVAEConfig(8, 4, 13, NetworkConfig(width=8, groups=2, blocks=1, decoder_init=8))
     transformer = build(text_vocab=300, rows=4)
     text = train_text(["a red heart", "a blue heart"], 300)
     model = TextToImage(transformer, text, DiscreteVAE(config).eval())
-    save_text_to_image(tmp_path / "model", model, SavedTokenizer("dvae", config))
-    save_dual_encoder(tmp_path / "model/reranker", untrained())
-    return tmp_path / "model"
+    save_text_to_image(place, model, SavedTokenizer("dvae", config))
+    save_dual_encoder(place / "reranker", untrained())
+    return place
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy of a whole model's folder, to be spoiled."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
 def flip(path: Path) -> None:

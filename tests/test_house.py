@@ -39,21 +39,21 @@ def test_functions_are_short_and_take_few_parameters(path: Path) -> None:
             assert len(taken) <= MOST_PARAMETERS, f"{node.name} takes {', '.join(taken)}"
 
 
-ROUTE = """
+SAMPLED = """
 import sys
 from pathlib import Path
 
 root = Path.cwd()
-sys.argv = ["sample.py", "--text", "a red heart", "--candidates", "2", "--no-rerank", "--out", OUT]
+arguments = ["sample.py", "--text", "a red heart", "--candidates", "1", "--out", OUT]
+sys.argv = [*arguments, "--no-rerank"]
 import sample
 
-files, route = set(), sample.sample
+called, route = set(), sample.sample
 
 
 def watch(frame, event, _):
-    path = Path(frame.f_code.co_filename)
-    if event == "call" and path.is_relative_to(root) and ".venv" not in path.parts:
-        files.add(str(path.relative_to(root)))
+    if event == "call":
+        called.add(frame.f_code.co_filename)
 
 
 def watched(*arguments):
@@ -66,22 +66,42 @@ def watched(*arguments):
 
 sample.sample = watched
 sample.main()
-print(*sorted(files))
+sample.sample = route
+sys.argv = arguments
+sample.main()
+files = (path.relative_to(root) for path in map(Path, called) if path.is_relative_to(root))
+print(*sorted(str(path) for path in files if ".venv" not in path.parts))
+print(*sys.modules)
 """
 
 
-def test_the_way_from_a_caption_to_an_image_is_short(tmp_path: Path) -> None:
-    """The files whose code runs between the loaded models and the written images."""
-    code = ROUTE.replace("OUT", repr(str(tmp_path)))
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]:
+    """The files whose code runs between the loaded models and the written images, without a
+    reranker, and the modules that a process has imported which has sampled with one."""
+    code = SAMPLED.replace("OUT", repr(str(tmp_path_factory.mktemp("sampled"))))
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     )
-    files = done.stdout.splitlines()[-1].split()
+    files, modules = done.stdout.splitlines()[-2:]
+    return set(files.split()), set(modules.split())
+
+
+def test_the_way_from_a_caption_to_an_image_is_short(sampled: tuple[set[str], set[str]]) -> None:
+    files, _ = sampled
     assert "sample.py" in files
     assert "dvae/networks.py" in files
     lines = {name: len((ROOT / name).read_text("utf-8").splitlines()) for name in files}
     assert len(lines) <= ROUTE_FILES, lines
     assert sum(lines.values()) <= ROUTE_LINES, lines
+
+
+def test_sampling_imports_nothing_that_it_has_no_use_for(
+    sampled: tuple[set[str], set[str]],
+) -> None:
+    _, found = sampled
+    assert "torch" in found
+    assert found.isdisjoint(SLOW_TO_IMPORT)
 
 
 def imported(code: str) -> set[str]:
@@ -107,17 +127,6 @@ except SystemExit:
     found = imported(code)
     assert script in found
     assert found.isdisjoint(ONLY_AFTER_THE_ARGUMENTS)
-
-
-def test_sampling_imports_nothing_that_it_has_no_use_for(tmp_path: Path) -> None:
-    found = imported(f"""
-import sys
-sys.argv = ["sample.py", "--text", "a red heart", "--candidates", "1", "--out", {str(tmp_path)!r}]
-import sample
-sample.main()
-""")
-    assert "torch" in found
-    assert found.isdisjoint(SLOW_TO_IMPORT)
 
 
 def test_mistakes_are_answered_before_torch_is_imported() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import build
+from builders import tiny_model
 from PIL import Image
 from rankers import untrained
 from torch import Tensor
@@ -24,7 +25,6 @@ from dalle.text_to_image import Samples, TextToImage
 from dalle_base.common.errors import UserError
 from dalle_base.common.images import to_array, to_tensor
 from dalle_base.data.sources import data_of, open_sources
-from dalle_base.data.text_training import train_text
 from dalle_evaluation.judge import (
     chance,
     features,
@@ -49,10 +49,8 @@ from dalle_evaluation.judged_models import (
 )
 from dalle_evaluation.reconstructions import lite0_distance
 from dual_encoder.checkpoint import save_dual_encoder
-from dvae.config import DVAEConfig, NetworkConfig
 from dvae.kinds import SavedTokenizer
 from dvae.metrics import ssim
-from dvae.model import DiscreteVAE
 from dvae.perceptual import perceptual_distance
 from experiments import choose_sampling
 
@@ -124,22 +122,19 @@ def opened(config: Path, size: int = 16, **options: Any) -> Exam:
     return open_exam(data, open_sources(data), Judging(**options), size)
 
 
-def tiny_model(**changes: Any) -> TextToImage:
-    torch.manual_seed(0)
-    network = NetworkConfig(width=8, groups=3, blocks=1, decoder_init=8)
-    tokenizer = DiscreteVAE(DVAEConfig(16, 4, 13, network)).eval().requires_grad_(False)
-    transformer = build(text_vocab=300, text_length=8, rows=4, columns=4, **changes)
-    text = train_text(["thing 0, oil style"], 260)
-    return TextToImage(transformer.eval().requires_grad_(False), text, tokenizer)
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny text-to-image model's folder, with a reranker."""
+    folder, model = tmp_path_factory.mktemp("saved") / "model", tiny_model()
+    save_text_to_image(folder, model, SavedTokenizer(model=model.tokenizer.config))
+    save_dual_encoder(folder / "reranker", untrained())
+    return folder
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A tiny text-to-image model's folder, with a reranker."""
-    model = tiny_model()
-    save_text_to_image(tmp_path / "model", model, SavedTokenizer(model=model.tokenizer.config))
-    save_dual_encoder(tmp_path / "model/reranker", untrained())
-    return tmp_path / "model"
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, to be written into."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
 @pytest.fixture

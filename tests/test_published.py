@@ -105,7 +105,7 @@ def test_the_activation_is_asked_for_and_never_guessed(
     [
         ({}, None),
         ({"model_cfg__quick_gelu": True}, None),
-        ({"model_cfg__vision_cfg__patch_dropout": 0.5}, None),
+        pytest.param({"model_cfg__vision_cfg__patch_dropout": 0.5}, None, marks=pytest.mark.slow),
         ({"model_cfg__text_cfg__no_causal_mask": False}, None),
         ({"model_cfg__text_cfg__no_causal_mask": True}, "text_cfg.no_causal_mask is true"),
         ({"model_cfg__vision_cfg__pool_type": "avg"}, 'vision_cfg.pool_type is "avg"'),
@@ -157,9 +157,10 @@ def test_a_config_beside_the_file_is_read_or_refused(
             lambda s: s.update({"token_embedding.weight": torch.zeros(99, 64)}),
             "has 99 text tokens",
         ),
-        (
+        pytest.param(
             lambda s: s.update({"transformer.resblocks.0.mlp.c_fc.weight": torch.zeros(9, 64)}),
             "mlp.c_fc.weight is [9, 64], where a CLIP model has [256, 64]",
+            marks=pytest.mark.slow,
         ),
         (
             lambda s: s.update({"visual.positional_embedding": torch.zeros(4, 128)}),

@@ -157,15 +157,18 @@ def test_options_of_sampling_are_accepted(option: str, capsys: pytest.CaptureFix
         assert f"argument {option}: expected one argument" in capsys.readouterr().err
 
 
-def slow_where_many(arguments: list[str]) -> Any:
-    marks = [pytest.mark.slow] if "--candidates" in arguments else []
-    return pytest.param(arguments, marks=marks, id=shlex.join(arguments))
+def slow_but_for_a_few(arguments: list[str]) -> Any:
+    """The other options are accepted by the test of all commands, and tried by test_sample.py."""
+    fast = "--help" in arguments or not {"--candidates", "--seed"} & set(arguments)
+    return pytest.param(
+        arguments, marks=[] if fast else [pytest.mark.slow], id=shlex.join(arguments)
+    )
 
 
 SAMPLED = [a for a in arguments_of("python sample.py") if "runs/" not in " ".join(a)]
 
 
-@pytest.mark.parametrize("arguments", [*map(slow_where_many, SAMPLED)])
+@pytest.mark.parametrize("arguments", [*map(slow_but_for_a_few, SAMPLED)])
 def test_sample_commands_run(
     arguments: list[str], tmp_path: Path, run_script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,8 +72,13 @@ def psnr(first: Image.Image, second: Image.Image) -> float:
 # The checker against the renderer
 
 
-def test_every_clean_image_satisfies_its_caption():
-    for index in range(2000):
+@pytest.mark.parametrize(
+    "indices",
+    [range(300), pytest.param(range(300, 2000), marks=pytest.mark.slow)],
+    ids=["share", "rest"],
+)
+def test_every_clean_image_satisfies_its_caption(indices: range):
+    for index in indices:
         split = SPLITS[index % 3]
         image, words = example(split, 0, index)
         result = check(image, words)
@@ -83,7 +88,7 @@ def test_every_clean_image_satisfies_its_caption():
 def test_checker_reads_through_blur_and_noise():
     rng = np.random.default_rng(0)
     results, losses = [], []
-    for index in range(300):
+    for index in range(150):
         image, words = example("train", 1, index)
         spoilt = spoil(image, rng)
         losses.append(psnr(image, spoilt))
@@ -102,7 +107,7 @@ def test_checker_reads_strongly_blurred_images(radius: float):
 
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_images_of_other_sizes_show_the_same_scenes(size: int):
-    for index in range(100):
+    for index in range(50):
         image, words = example("test", 3, index, size)
         assert (image.mode, image.size) == ("RGB", (size, size))
         assert words == example("test", 3, index)[1]
@@ -346,12 +351,12 @@ def facts(meaning: Specification) -> frozenset:
 
 def test_no_caption_of_one_split_describes_a_scene_of_another():
     meanings = {
-        split: {facts(parse_caption(described_scene(split, 10, i)[1])) for i in range(600)}
+        split: {facts(parse_caption(described_scene(split, 10, i)[1])) for i in range(300)}
         for split in SPLITS
     }
     for first, second in itertools.combinations(SPLITS, 2):
         assert not meanings[first] & meanings[second]
-    assert len(meanings["test"]) > 350
+    assert len(meanings["test"]) > 175
 
 
 def test_split_does_not_depend_on_telling_or_sizes():
@@ -409,7 +414,7 @@ def test_captions_say_what_the_scene_is():
     rng = np.random.default_rng(13)
     words_seen: Counter[str] = Counter()
     sizes = []
-    for _ in range(1500):
+    for _ in range(800):
         scene = random_scene(rng)
         words = caption(scene, rng)
         told, true = parse_caption(words).canonical(), specification(scene).canonical()
@@ -420,7 +425,7 @@ def test_captions_say_what_the_scene_is():
         forms = ("there is", "a picture of", " is ", ", and ", *itertools.chain(*SYNONYMS.values()))
         words_seen.update(form for form in forms if form in words)
         assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", words), words
-    assert min(words_seen[form] for form in forms) > 20, words_seen
+    assert min(words_seen[form] for form in forms) > 10, words_seen
     assert 0.5 < np.mean(sizes) < 0.7
 
 

@@ -1,4 +1,4 @@
-"""The Python API on a shipped model: what it returns, and that it is what its parts return."""
+"""The Python API: what it returns, and that it is what its parts return."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,13 @@ MODELS = Path(__file__).parents[1] / "models"
 
 
 @pytest.fixture(scope="module")
-def model() -> TextToImage:
+def model(toy: Path) -> TextToImage:
+    """A tiny model that has learned nothing."""
+    return load_text_to_image(toy)
+
+
+@pytest.fixture(scope="module")
+def shapes() -> TextToImage:
     """The shapes model, sampled as the paper samples where a test says nothing else."""
     return replace(load_text_to_image(str(MODELS / "shapes")), sampling=SamplingDefaults())
 
@@ -39,8 +45,8 @@ def test_images_codes_likelihoods_and_seeds_of_several_captions(model: TextToIma
     assert samples.captions == [captions[0]] * 3 + [captions[1]] * 3
     assert samples.candidates == [2, 3, 4] * 2
     assert samples.seeds == [4] * 6
-    assert samples.codes.shape == (6, 64)
-    assert all(image.size == (64, 64) for image in samples.images)
+    assert samples.codes.shape == (6, 16)
+    assert all(image.size == (16, 16) for image in samples.images)
     expected = likelihoods(model, samples.captions, samples.codes)
     torch.testing.assert_close(samples.log_likelihood, expected, rtol=0, atol=1e-3)
     alone = model.generate(captions[1], seed=4, first=3)
@@ -61,11 +67,11 @@ def test_memory_decides_the_batches_and_nothing_else(model: TextToImage) -> None
         fitting_batch(model.transformer, one - 1)
 
 
-def test_the_likelihood_of_an_image_tells_its_caption_from_others(model: TextToImage) -> None:
+def test_the_likelihood_of_an_image_tells_its_caption_from_others(shapes: TextToImage) -> None:
     caption = "a large red circle"
-    image = model.generate(caption, top_k=1).images[0]
+    image = shapes.generate(caption, top_k=1).images[0]
     captions = [caption, "a large green circle", "a small red star"]
-    values = likelihoods(model, captions, model.codes([image] * 3))
+    values = likelihoods(shapes, captions, shapes.codes([image] * 3))
     assert values.argmax() == 0
     assert values.shape == (3,)
 
@@ -86,30 +92,30 @@ def test_what_is_still_to_be_sampled_is_grey(model: TextToImage) -> None:
     assert not (half[:8] == half[-1, -1]).all()
 
 
-def test_images_of_any_size_have_codes(model: TextToImage) -> None:
-    codes = model.codes([Image.new("RGB", (200, 90), "red"), Image.new("RGB", (64, 64))])
+def test_images_of_any_size_have_codes(shapes: TextToImage) -> None:
+    codes = shapes.codes([Image.new("RGB", (200, 90), "red"), Image.new("RGB", (64, 64))])
     assert codes.shape == (2, 64)
-    again = model.codes(model.images(codes))
+    again = shapes.codes(shapes.images(codes))
     assert (again == codes).float().mean() > 0.5
 
 
-def test_a_folder_says_how_its_model_is_sampled(model: TextToImage) -> None:
+def test_a_folder_says_how_its_model_is_sampled(shapes: TextToImage) -> None:
     """Those from before it did: with guidance, where they were trained for it."""
-    assert model.sampling.guidance_scale == 1
+    assert shapes.sampling.guidance_scale == 1
     assert load_text_to_image(MODELS / "emoji").sampling.temperature == 0.25
     for text_drop, scale in ((0.1, 4), (0.0, 1)):
         stored = SavedTransformer.read({"model": {"text_drop": text_drop}}, "config.yaml")
         assert stored.sampling == SamplingDefaults(guidance_scale=scale)
     with pytest.raises(UserError, match="trained without"):
-        model.generate("a red circle", guidance_scale=2)
+        shapes.generate("a red circle", guidance_scale=2)
 
 
-def test_fewer_bits_sample_too() -> None:
-    small = load_text_to_image(MODELS / "shapes", precision="bfloat16")
+def test_fewer_bits_sample_too(toy: Path) -> None:
+    small = load_text_to_image(toy, precision="bfloat16")
     assert small.transformer.start.dtype == torch.bfloat16
-    assert small.generate("a red circle", candidates=2).codes.shape == (2, 64)
+    assert small.generate("a red circle", candidates=2).codes.shape == (2, 16)
     with pytest.raises(UserError, match="precision is 'half'"):
-        load_text_to_image(MODELS / "shapes", precision="half")
+        load_text_to_image(toy, precision="half")
 
 
 def test_each_image_is_ranked_under_its_own_caption(model: TextToImage) -> None:

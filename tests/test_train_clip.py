@@ -68,7 +68,7 @@ def test_pairs_are_learned(train_ranker: Callable[..., Any], tmp_path: Path) -> 
     assert sum(losses[-10:]) / 10 < 1.2
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+@pytest.mark.parametrize("optimiser", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])
 def test_an_interrupted_run_equals_an_uninterrupted_one(
     train_ranker: Callable[..., Any], tmp_path: Path, optimiser: str
 ) -> None:
