@@ -119,7 +119,9 @@ def summed_cross_entropy(
     """The sum of the cross-entropies of `head(h)`, `h` [n, d], and `targets` [n] but `PADDING`.
 
     With `z_weight`, it has as many squared logarithms of the softmax's denominator on top (PaLM,
-    2204.02311, section 5). Where n logits of the vocabulary are more than `most_logits`, they are computed in chunks of
+    2204.02311, section 5).
+
+    Where n logits of the vocabulary are more than `most_logits`, they are computed in chunks of
     rows, and once more in the backward pass, so that only one chunk of them exists at a time.
     """
     rows = max(1, most_logits // head.out_features)
