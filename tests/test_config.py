@@ -41,7 +41,9 @@ def built(path: Path) -> Any:
     with weightless():
         if isinstance(config, TrainDVAE):
             return tokenizer_class(config.tokenizer)(config.model)
-        return (DualEncoder if isinstance(config, TrainDualEncoder) else Transformer)(config.model)
+        if isinstance(config, TrainDualEncoder):
+            return DualEncoder(config.model)
+        return Transformer(config.model)
 
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda p: f"{p.parent.name}/{p.stem}")
