@@ -110,7 +110,7 @@ class Transformer(nn.Module):
         self.start = nn.Parameter(torch.empty(1, d_model))  # BOS
         self.text_embedding = nn.Embedding(config.text_vocab, d_model)
         self.text_position = nn.Parameter(torch.empty(config.text_length, d_model))
-        paddings = config.text_length if config.padding == "position" else 1
+        paddings = 1 if config.padding == "one" else config.text_length
         self.text_padding = nn.Parameter(torch.empty(paddings, d_model))
         self.image_embedding = nn.Embedding(config.image_vocab, d_model)
         rotary = config.positions == "rotary"
@@ -128,7 +128,6 @@ class Transformer(nn.Module):
             {p.name: PatternAttention(p, self.stream, config.attention) for p in self.patterns}
         )
         self.blocks = nn.ModuleList(Block(config) for _ in self.patterns)
-
         self._plans: dict[tuple[str, torch.device], CachePlan] = {}
 
         self.norm = NORMS[config.norm](d_model)
@@ -192,8 +191,7 @@ class Transformer(nn.Module):
         """
         if attends is None:
             attends = [self.attentions[pattern.name] for pattern in self.patterns]
-        turn = self.turns
-        if turn is not None:
+        if (turn := self.turns) is not None:
             places = index + self.stream.text_inputs if index is not None else slice(x.shape[1])
             turn = turn[:, places]
         active = self.gradient_scales if self.training else None
@@ -254,9 +252,8 @@ class Transformer(nn.Module):
             read = spoiled(codes, self.config, self.image_head, outputs)
         h_text, h_image = self._outputs(tokens, read)
         heads = (self.text_head, h_text, tokens), (self.image_head, h_image, codes)
-        config, beside = self.config, (0.0, 0.0)
-        if self.training:
-            beside = config.label_smoothing, config.z_loss
+        config = self.config
+        beside = (config.label_smoothing, config.z_loss) if self.training else (0.0, 0.0)
         with in_full(self.gradient_scales, codes.device):
             return stream_losses(*heads, config.text_loss_weight, *beside, text_tokens)
 

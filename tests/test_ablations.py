@@ -10,6 +10,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -386,30 +388,37 @@ def test_sigterm_stops_the_cells_and_keeps_what_is_finished(tmp_path: Path) -> N
         """
     )
 
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
-
+    command = [sys.executable, "-c", program, str(tmp_path)]
     cells = some_cells(tmp_path)
-    process = start()
-    wait_for(lambda: started(cells[2]))
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) != 0
+    with running(command) as process:
+        wait_for(lambda: started(cells[2]))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) != 0
     assert [cell.result()["status"] for cell in cells[:3]] == [DONE, "not finished", "not finished"]
 
-    process = start()  # and one that is killed takes its cells with it
-    wait_for(lambda: starts(cells[1:3]) == [2, 2])
-    process.kill()
-    process.wait()
+    with running(command):  # and one that is killed takes its cells with it
+        wait_for(lambda: starts(cells[1:3]) == [2, 2])
     wait_for(lambda: all((cell.folder / "gone").exists() for cell in cells[1:3]))
     assert starts(cells[:1]) == [1]
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is killed, where it still runs, at the end."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def started(cell: Cell) -> bool:
     return (cell.folder / "starts").exists()
 
 
-def wait_for(condition) -> None:
-    until = time.monotonic() + 60
+def wait_for(condition, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
     while True:
         try:
             if condition():
@@ -449,25 +458,20 @@ def test_a_whole_ablation_goes_on_after_a_kill(tmp_path: Path) -> None:
     """Real trainings: killed in the middle, gone on with, and then never again."""
     path = tmp_path / "small.yaml"
     small = {
-        "model": {"network": {"width": 4, "bottleneck": 2, "groups": 2}, "codebook_size": 16},
+        "model": {"network": {"width": 4, "bottleneck": 2}, "codebook_size": 16},
         "run.batch_size": 2,
         "data.count": 16,
         "held_out_images": 4,
     }
-    variants_of = {
-        "base": {},
-        "broken": {"data.path": str(tmp_path / "none"), "data.source": "folder"},
-    }
+    variants_of = {"base": {}, "broken": {"init": str(tmp_path / "none")}}
     ablation = BASE | {"set": small, "variants": variants_of, "budget": {"updates": 12}}
     path.write_text(yaml.safe_dump(ablation | {"seeds": [0, 1], "points": 4}))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "experiments.run", str(path), "--out", str(out)]
     command += ["--processes", "1"]
     log = out / "cells" / "base" / "seed-0" / "run" / "metrics.jsonl"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: '"step": 3' in log.read_text())
-    process.kill()
-    process.wait()
+    with running(command):
+        wait_for(lambda: '"step": 3' in log.read_text(), seconds=240)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "2 of 4 cells finished, 2 failed" in done.stdout

@@ -288,7 +288,10 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layers": ["row", "rwo"]}, "no pattern 'rwo'; there are full, row, column, conv"),
+        (
+            {"layers": ["row", "rwo"]},
+            "no pattern 'rwo'; there are full, same_row, row, column, conv",
+        ),
         ({"layers": ["row"]}, "layers names 1 patterns but depth is 2"),
         ({"depth": 0}, "depth is 0"),
         ({"heads": -1}, "heads is -1"),
@@ -297,7 +300,7 @@ def test_dropout_acts_in_training_only():
         ({"text_loss_weight": 1.5}, "text_loss_weight is 1.5"),
         ({"pattern_options": {"conv": {"kernel": 4}}}, "pattern_options.conv: kernel is 4"),
         ({"pattern_options": {"conv": {"kernal": 3}}}, "no option 'kernal'; it has kernel"),
-        ({"pattern_options": {"cnov": {}}}, "no pattern 'cnov'; there are full, row"),
+        ({"pattern_options": {"cnov": {}}}, "no pattern 'cnov'; there are full, same_row, row"),
     ],
 )
 def test_impossible_configs_say_what_to_write(changes, message):
