@@ -86,8 +86,20 @@ def main() -> None:
         else:
             say(f"wrote {write_report(ablation, cells, out)}: {state(cells)}")
         print((out / "table.md").read_text("utf-8"), end="")
+        for line in unmeasured(ablation, cells):
+            say(line)
     if all(cell.result()["status"] == "failed" for cell in cells):
         raise UserError("every cell has failed")
+
+
+def unmeasured(ablation: Ablation, cells: "Sequence[Cell]") -> list[str]:
+    """Return a line for each of the table's figures that no finished cell has measured."""
+    measured = {name for cell in cells for name in cell.result().get("figures", {})}
+    missing = [name for name in ablation.figures if measured and name not in measured]
+    return [
+        f"figures.{name}: no cell has measured it; there are {', '.join(sorted(measured))}"
+        for name in missing
+    ]
 
 
 def read_ablation(path: Path) -> Ablation:

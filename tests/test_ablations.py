@@ -241,6 +241,14 @@ def some_cells(out: Path, **changes: object) -> list[Cell]:
     return cells_of(ablation, [(variant, 2) for variant in variants(ablation)], out)
 
 
+def test_a_figure_that_nothing_measures_is_named(tmp_path: Path) -> None:
+    cells = some_cells(tmp_path, figures={"psnr": "higher", "exakt": "higher"})
+    assert run.unmeasured(cells[0].ablation, cells) == []
+    finish(cells[0], psnr=20.0, exact=0.5)
+    (line,) = run.unmeasured(cells[0].ablation, cells)
+    assert line == "figures.exakt: no cell has measured it; there are exact, psnr"
+
+
 def test_the_table_has_figures_differences_and_reasons(tmp_path: Path) -> None:
     cells = some_cells(tmp_path)
     for cell in cells[:3]:
