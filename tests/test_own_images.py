@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,19 +56,25 @@ def log_of(folder: Path) -> list[dict[str, float]]:
 
 def test_there_is_a_preset_of_each_size_for_each_script() -> None:
     presets = read_yaml(SIZES)
-    assert presets.keys() == SCHEMAS.keys()
+    assert presets.keys() == SCHEMAS.keys() | {"tokenizer=vqgan"}
     assert {tuple(sizes) for sizes in presets.values()} == {("small", "base", "large")}
 
 
-@pytest.mark.parametrize("script", SCHEMAS)
+def vqgan_config(*overrides: str) -> Any:
+    file = ["--config", str(CONFIGS / "dvae/folder-vqgan.yaml")]
+    return load_config(TrainDVAE, "", [*file, *overrides])
+
+
+@pytest.mark.parametrize("script", [*SCHEMAS, "vqgan"])
 def test_each_size_builds_and_the_next_one_is_larger(script: str) -> None:
     counts = []
     for size in ("small", "base", "large"):
-        config = folder_config(script, f"size={size}")
+        written = vqgan_config if script == "vqgan" else partial(folder_config, script)
+        config = written(f"size={size}")
         assert config.run.passes > 0
         assert config.optimiser.decay_updates == config.run.updates
         with weightless():
-            if script == "dvae":
+            if script in ("dvae", "vqgan"):
                 model: Any = tokenizer_class(config.tokenizer)(config.model)
             else:
                 model = (Transformer if script == "dalle" else DualEncoder)(config.model)
@@ -80,6 +87,9 @@ def test_each_size_builds_and_the_next_one_is_larger(script: str) -> None:
 def test_sizes_of_the_three_scripts_fit_one_another() -> None:
     for size in ("small", "base"):
         dvae, dalle, clip = (folder_config(script, f"size={size}") for script in SCHEMAS)
+        vqgan = vqgan_config(f"size={size}")
+        shapes = [(c.model.image_size, c.model.grid, c.model.codebook_size) for c in (dvae, vqgan)]
+        assert shapes[0] == shapes[1]
         assert clip.model.image_size == dvae.model.image_size
         assert clip.model.vocab_size == dalle.model.text_vocab + 2
         assert clip.model.text_length == dalle.model.text_length + 2
@@ -102,7 +112,7 @@ def test_what_is_written_counts_more_than_the_size(tmp_path: Path) -> None:
     [
         (["size=huge"], "size is 'huge'; use one of small, base, large"),
         (["size=3"], "size is '3'; use one of small"),
-        (["tokenizer=vqgan"], r"there are none of tokenizer=vqgan: leave it out \(size=\)"),
+        (["tokenizer=vqgan"], r"unknown key model\.objective\.kl_weight"),
         (["tokenizer=dalle"], "tokenizer is 'dalle'; use one of dvae, vqgan"),
         (["optimiser.decay_updates=x%"], r"wrong type for optimiser\.decay_updates: 'x%'"),
         (["model.grid=50%"], r"wrong type for model\.grid: '50%'"),

@@ -413,6 +413,31 @@ def test_the_loss_is_pixels_in_our_scale_and_reconstructions_are_not_clamped() -
         config.objective.validate()
 
 
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_decoder_only_training_keeps_the_codes(name: str) -> None:
+    model = build(tiny(name))
+    only = tiny(name)
+    only.objective.decoder_only = True
+    tuned = VQGAN(only)
+    tuned.load_state_dict(model.state_dict())
+    tuned.train()
+    images = torch.rand(2, 3, 12, 12)
+    before = {key: value.clone() for key, value in tuned.code_state().items()}
+    optimiser = torch.optim.SGD([p for p in tuned.parameters() if p.requires_grad], lr=0.1)
+    report = tuned.loss(images, 0)
+    report.total.backward()
+    optimiser.step()
+    assert torch.equal(model.encode(images), tuned.encode(images))
+    after = tuned.code_state()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert all(p.grad is not None for p in tuned.decoder.parameters())
+    assert all(p.grad is None for p in tuned.encoder.parameters())
+    assert report.reconstruction is not None
+    first = model.decode(model.encode(images))
+    assert torch.allclose(report.reconstruction.clamp(0, 1), first, atol=1e-5)
+    assert not torch.equal(tuned.decode(tuned.encode(images)), first)
+
+
 def test_images_meet_the_networks_between_minus_one_and_one() -> None:
     model = build(tiny())
     seen: dict[str, torch.Tensor] = {}

@@ -139,6 +139,8 @@ class ObjectiveConfig:
     """Loss of a frozen network's features."""
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     """Loss of a discriminator that is trained beside the tokenizer."""
+    decoder_only: bool = False
+    """Train the decoder alone: the codes of images stay as they are."""
 
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""
@@ -175,6 +177,8 @@ class VQGANConfig:
         parameters = activations = 0
         for side, more in ((network.encoder, 0), (network.decoder, 1)):
             blocks = side.blocks or network.blocks + more
+            if side is network.encoder and self.objective.decoder_only:
+                continue  # neither gradients nor activations are kept
             for level, multiplier in enumerate(network.multipliers):
                 channels = network.width * multiplier
                 kernel = side.kernels[level] if side.kernels else 3

@@ -35,6 +35,10 @@ class VQGAN(ImageTokenizer):
         self.decoder = Decoder(network)
         self.quant_conv = nn.Conv2d(network.z_channels, self.quantiser.width, 1)
         self.post_quant_conv = nn.Conv2d(self.quantiser.width, network.z_channels, 1)
+        if config.objective.decoder_only:
+            # Data-parallel wrappers would wait for gradients that never come.
+            for part in (self.encoder, self.quant_conv, self.quantiser):
+                part.requires_grad_(False)
 
     def latents(self, images: Tensor) -> Tensor:
         """Return the vectors [B, D, R, C] that are quantised, in float32, of images in [0, 1]."""
@@ -84,6 +88,8 @@ class VQGAN(ImageTokenizer):
     def loss(self, images: Tensor, step: int) -> LossReport:
         """Return the loss of pixels and codes; nothing in it depends on `step`."""
         options = self.config.objective
+        if options.decoder_only:
+            return self._decoder_loss(images)
         vectors = self.latents(images)
         with _exact(vectors):
             quantised = self.quantiser(vectors)
@@ -102,6 +108,15 @@ class VQGAN(ImageTokenizer):
             **quantised.metrics,
         }
         return LossReport(total, metrics, drawn)
+
+    def _decoder_loss(self, images: Tensor) -> LossReport:
+        """Return the loss of pixels alone, of the images that decoding makes of the codes."""
+        options = self.config.objective
+        codes = self.encode(images)
+        drawn = self.draw(self.quantiser.vectors(codes).detach())
+        pixels = PIXEL_LOSSES[options.pixel_loss](drawn, images)
+        metrics = {f"pixel_{options.pixel_loss}": pixels.detach(), **usage(codes, self.vocab_size)}
+        return LossReport(options.pixel_weight * pixels, metrics, drawn)
 
     def compile_networks(self) -> None:
         leave_uncompiled(self, Attention)
