@@ -1,6 +1,6 @@
 """Give a trained dVAE's decoder more residual blocks, which change nothing until they are trained.
 
-    python -m experiments.grow_decoder models/emoji/tokenizer runs/grown --blocks 5 2 3
+    python -m experiments.grow_decoder runs/dvae-emoji-sharp/tokenizer runs/grown --blocks 5 2 3
 
 Writes a tokenizer's folder for `train_dvae.py init=runs/grown`. Its codes and its images are those
 of the smaller one: each new block's last convolution is zero (Goyal et al. 2017, section 5.1, start

@@ -1,6 +1,6 @@
 """Double a trained dVAE's codebook: each code becomes two, a little apart (Linde et al. 1980).
 
-    python -m experiments.split_codebook models/emoji/tokenizer runs/split
+    python -m experiments.split_codebook runs/dvae-emoji/tokenizer runs/split
 
 Writes a tokenizer's folder for `train_dvae.py init=runs/split model.codebook_size=2048`. The two
 halves of a code mean nearly the same at first; training moves them apart.
