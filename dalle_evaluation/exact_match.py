@@ -1,27 +1,61 @@
 """Exact match of scenes of shapes with their captions, by the checker that reads images back."""
 
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
 from dalle.config import Sampling
 from dalle.text_to_image import TextToImage
-from dalle_base.data.shapes import check, described_scene, example, summarise
+from dalle_base.common.errors import UserError
+from dalle_base.data.shapes import KINDS, CheckResult, check, described_scene, example
 from dalle_base.data.shapes.words import Split
+from dalle_evaluation.intervals import Values, ratio
 from dalle_evaluation.reconstructions import reconstructions
+from dalle_evaluation.request import BOTH
 from dalle_evaluation.sampled import sample
 from dvae.tokenizer import ImageTokenizer
 
 
+def splits_of(name: str) -> Iterator[tuple[Split, str]]:
+    """Yield the splits that are asked for, each with what stands before its figures' names.
+
+    One alone has nothing there. Of both, the held-out combinations' figures begin with
+    `compositional_`.
+    """
+    if name == BOTH:
+        yield "test", ""
+        yield "compositional", "compositional_"
+    elif name in ("train", "test", "compositional"):
+        yield name, ""
+    else:
+        raise UserError(f"split is {name!r}; use train, test, compositional or {BOTH}")
+
+
 def exact_match_of_reconstructions(
     tokenizer: ImageTokenizer, split: Split, count: int
-) -> dict[str, float]:
+) -> dict[str, Values]:
     """Check tokenizer reconstructions of scenes against their captions: the checker's ceiling."""
-    images, captions = zip(*(example(split, 1, i) for i in range(count)), strict=True)
+    size = tokenizer.image_size
+    images, captions = zip(*(example(split, 1, i, size) for i in range(count)), strict=True)
     results = [*map(check, reconstructions(tokenizer, images), captions)]
-    return {f"reconstruction_{k}": v for k, v in summarise(results).items()}
+    return {f"reconstruction_{k}": v for k, v in rates(results).items()}
 
 
 def exact_match_of_samples(
     model: TextToImage, sampling: Sampling, split: Split, count: int
-) -> dict[str, float]:
+) -> dict[str, Values]:
     """Sample one image for each held-out caption and check it."""
     captions = [described_scene(split, 1, i)[1] for i in range(count)]
-    results = [*map(check, sample(model, captions, sampling).images, captions)]
-    return {f"sample_{k}": v for k, v in summarise(results).items()}
+    samples = sample(model, captions, sampling, f"sampling {split} scenes")
+    return {f"sample_{k}": v for k, v in rates([*map(check, samples.images, captions)]).items()}
+
+
+def rates(results: Sequence[CheckResult]) -> dict[str, Values]:
+    """Return the rate of exact images and, for each kind, of attributes that hold."""
+    figures: dict[str, Values] = {"exact": np.array([float(result.exact) for result in results])}
+    for kind in KINDS:
+        attributes = [getattr(result, kind) for result in results]
+        stated = np.array([len(each) for each in attributes])
+        if stated.any():
+            figures[kind] = ratio(np.array([sum(each) for each in attributes]), stated, 1)
+    return figures

@@ -72,7 +72,7 @@ def add_judge(parser: argparse.ArgumentParser) -> None:
         "--nearest",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="look for the samples' nearest training images, which takes minutes on a CPU",
+        help="look for the samples' nearest training images, also with --scores: minutes on a CPU",
     )
     group.add_argument(
         "--sheet", type=Path, help="image to write: the first samples beside the real images"

@@ -24,9 +24,8 @@ from dalle_evaluation.judge import (
 )
 from dalle_evaluation.judge_options import Judging
 from dalle_evaluation.judged_cases import KNOWN, Case, Exam
-from dalle_evaluation.reconstructions import reconstructions
+from dalle_evaluation.reconstructions import image_of, reconstructions
 from dalle_evaluation.sampled import sample
-from dalle_evaluation.scores import image_of
 from dvae.tokenizer import ImageTokenizer
 
 TOGETHER = 64

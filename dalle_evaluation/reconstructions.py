@@ -1,4 +1,4 @@
-"""What a tokenizer leaves of images, and how far a pretrained network finds that from them."""
+"""What a tokenizer leaves of images, and the metrics of it."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from dalle_base.common.images import to_array, to_image, to_tensor
-from dvae.image_losses_config import PerceptualConfig
-from dvae.perceptual import Network, perceptual_distance
+from dalle_evaluation.intervals import Values, joined
+from dalle_evaluation.metrics import RECONSTRUCTION_METRICS
+from dalle_evaluation.metrics.base import Rebuilt
+from dvae.perceptual import Network
 from dvae.tokenizer import ImageTokenizer
 
 
@@ -24,20 +26,30 @@ def reconstructions(
     return rebuilt
 
 
-@torch.inference_mode()
-def lite0_distance(
-    network: Network, tokenizer: ImageTokenizer, images: Sequence[np.ndarray], batch_size: int = 16
-) -> float:
-    """The mean perceptual distance of uint8 [3, H, W] images from their reconstructions.
+def image_of(pixels: np.ndarray) -> Image.Image:
+    """An array uint8 [3, H, W] as an image."""
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
-    It is what tokenizers may be trained by (`perceptual_distance`), with the same blocks and size
-    for every tokenizer, whatever it was trained by.
+
+@torch.inference_mode()
+def measure_reconstructions(
+    tokenizer: ImageTokenizer,
+    images: Sequence[np.ndarray],
+    network: Network | None,
+    batch_size: int = 64,
+) -> dict[str, Values]:
+    """Return the values of all RECONSTRUCTION_METRICS on uint8 [3, H, W] images, in their order.
+
+    `network` is that of perceptual distances, or None where it is not installed.
     """
-    device, total, how = next(tokenizer.parameters()).device, 0.0, PerceptualConfig()
+    device, generator = next(tokenizer.parameters()).device, torch.Generator().manual_seed(0)
+    parts: dict[str, list[Values]] = {}
     starts = range(0, len(images), batch_size)
-    for first in tqdm(starts, "perceptual distance", dynamic_ncols=True):
+    for first in tqdm(starts, "reconstructions", dynamic_ncols=True):
         pixels = to_tensor(list(images[first : first + batch_size])).to(device)
-        rebuilt = tokenizer.reconstruct(pixels)
-        distance = perceptual_distance(network, pixels, rebuilt, how.blocks, how.size)
-        total += float(distance) * len(pixels)
-    return total / len(images)
+        codes = tokenizer.encode(pixels)
+        given = Rebuilt(pixels, codes, tokenizer.decode(codes), tokenizer, network, generator)
+        for measure in RECONSTRUCTION_METRICS.values():
+            for name, values in measure(given).items():
+                parts.setdefault(name, []).append(values)
+    return {name: joined(each) for name, each in parts.items()}

@@ -5,7 +5,8 @@ ceiling, and what resampling the captions changes is the noise.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,10 +16,14 @@ from dalle_base.data.batches import ImageDataset
 from dalle_base.data.captions import with_artist
 from dalle_base.data.sources.base import Source
 from dalle_evaluation.frechet import frechet_score
-from dalle_evaluation.intervals import Interval, Score, mean_interval
+from dalle_evaluation.intervals import Score, interval
 from dalle_evaluation.metrics import METRICS
 from dalle_evaluation.metrics.base import Pairs
+from dalle_evaluation.reconstructions import image_of
 from dual_encoder.ranker import Ranker
+
+if TYPE_CHECKING:
+    from dalle_evaluation.nearest import Neighbours
 
 
 class HeldOutImages(NamedTuple):
@@ -55,9 +60,15 @@ def choose_held_out(source: Source, count: int, size: int) -> HeldOutImages:
     )
 
 
-def image_of(pixels: np.ndarray) -> Image.Image:
-    """An array uint8 [3, H, W] as an image."""
-    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+class Beside(NamedTuple):
+    """What else is scored, where there is any."""
+
+    candidates: Sequence[Sequence[Image.Image]] = ()
+    """k candidates of each of some captions."""
+    sampled: "Neighbours | None" = None
+    """The training images that are nearest to the sampled images."""
+    held_out: "Neighbours | None" = None
+    """Those that are nearest to held-out images."""
 
 
 def scores(
@@ -66,6 +77,7 @@ def scores(
     held_out: HeldOutImages,
     resamples: int = 1000,
     seed: int = 0,
+    beside: Beside | None = None,
 ) -> dict[str, Score]:
     """Score one sampled image for each held-out caption, beside the real ones.
 
@@ -73,20 +85,52 @@ def scores(
         The figures of all METRICS, and `fd_dual_encoder`, see `frechet_score`. Intervals are
         percentile bootstraps over captions or images.
     """
+    beside = beside or Beside()
     text = ranker.text_features(held_out.captions).double().numpy()
-    sets = {"sampled": sampled, "real": held_out.real}
-    features = {kind: ranker.image_features(x).double().numpy() for kind, x in sets.items()}
-    figures: dict[str, dict[str, Interval]] = {}
+    sampled_features, real_features, reference = (
+        ranker.image_features(images).double().numpy()
+        for images in (sampled, held_out.real, held_out.reference)
+    )
+    candidates = [ranker.image_features(each).double().numpy() for each in beside.candidates]
+    of_sampled = Pairs(
+        sampled, held_out.captions, sampled_features, text, neighbours=beside.sampled
+    )
+    of_real = Pairs(
+        held_out.real, held_out.captions, real_features, text, neighbours=beside.held_out
+    )
+    if candidates:
+        together = candidates_of_real(real_features, held_out.captions, candidates)
+        of_sampled = replace(of_sampled, candidates=np.stack(candidates))
+        of_real = replace(of_real, candidates=together)
+    found = {}
     for measure in METRICS.values():
-        for kind, images in sets.items():
-            pairs = Pairs(images, held_out.captions, features[kind], text)
-            for name, values in measure(pairs).items():
-                interval = mean_interval(values, resamples, seed)
-                figures.setdefault(name, {})[kind] = interval
-    found = {name: Score(**pair) for name, pair in figures.items()}
-    reference = ranker.image_features(held_out.reference).double().numpy()
-    distance = frechet_score(features["sampled"], features["real"], reference, resamples, seed)
+        real = measure(of_real)
+        for name, values in measure(of_sampled).items():
+            if name in real:
+                found[name] = Score(
+                    *(interval(each, resamples, seed) for each in (values, real[name]))
+                )
+    distance = frechet_score(sampled_features, real_features, reference, resamples, seed)
     return found | {"fd_dual_encoder": distance}
+
+
+def candidates_of_real(
+    features: np.ndarray, captions: Sequence[str], candidates: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Return groups of real images of different captions, [groups, k, E], as candidates stand.
+
+    Args:
+        features: of the real images, [n, E].
+        captions: theirs.
+        candidates: c of [k, E].
+    """
+    first = [*{caption: i for i, caption in reversed([*enumerate(captions)])}.values()]
+    count = min(len(candidates[0]), len(first))
+    chosen = [
+        [first[(group + other) % len(first)] for other in range(count)]
+        for group in range(len(first))
+    ]
+    return features[np.array(chosen)]
 
 
 def fid(

@@ -29,13 +29,8 @@ def retrieval(images: Tensor, text: Tensor, captions: list[str]) -> dict[str, fl
     Where several images have the same caption, each of them is a right answer to it, and it to
     each of them. `mean_recall` is the mean of the six recalls.
     """
-    numbers = {caption: number for number, caption in enumerate(captions)}
-    labels = torch.tensor([numbers[caption] for caption in captions])
-    right = labels[:, None] == labels
-    scores = images @ text.T
     figures: dict[str, float] = {}
-    for name, queries in (("caption_to_picture", scores.T), ("picture_to_caption", scores)):
-        found = ranks(queries, right)
+    for name, found in found_ranks(images, text, captions).items():
         for k in RECALLS:
             figures[f"{name}_recall_{k}"] = (found <= k).double().mean().item()
         figures[f"{name}_median_rank"] = found.double().quantile(0.5).item()
@@ -43,10 +38,29 @@ def retrieval(images: Tensor, text: Tensor, captions: list[str]) -> dict[str, fl
     return figures | {"mean_recall": sum(recalls) / len(recalls)}
 
 
+def found_ranks(images: Tensor, text: Tensor, captions: list[str]) -> dict[str, Tensor]:
+    """The rank, from 1, of each query's best right answer, [n], both ways: see `retrieval`."""
+    numbers = {caption: number for number, caption in enumerate(captions)}
+    labels = torch.tensor([numbers[caption] for caption in captions])
+    right = labels[:, None] == labels
+    scores = images @ text.T
+    return {
+        "caption_to_picture": ranks(scores.T, right),
+        "picture_to_caption": ranks(scores, right),
+    }
+
+
 def classification(
     images: Tensor, text: Tensor, captions: list[str], among: int = 100, seed: int = 0
 ) -> float:
-    """The share of images, features [n, E], whose own caption beats `among` - 1 others.
+    """The share of images that are `classified` right."""
+    return classified(images, text, captions, among, seed).double().mean().item()
+
+
+def classified(
+    images: Tensor, text: Tensor, captions: list[str], among: int = 100, seed: int = 0
+) -> Tensor:
+    """Whether each image's own caption beats `among` - 1 others: features [n, E] to bool [n].
 
     `text` [n, E] are the features of their captions. The others are chosen at random for each image
     from those that say something else; all of them where there are fewer.
@@ -60,7 +74,7 @@ def classification(
     chosen = order.argsort(dim=1)[:, :among]  # the own one first
     others = scores.gather(1, chosen[:, 1:])
     best = others.amax(dim=1) if others.shape[1] else torch.full((len(images),), -torch.inf)
-    return (scores.gather(1, own[:, None])[:, 0] > best).double().mean().item()
+    return scores.gather(1, own[:, None])[:, 0] > best
 
 
 def measure(ranker: Ranker, held_out: HeldOut, loss: LossConfig) -> dict[str, float]:

@@ -5,12 +5,13 @@ from torch import Tensor
 
 from dalle_base.common.schema import validate_all
 from dvae.config import DVAEConfig
+from dvae.elb import WithBound
 from dvae.networks import Decoder, Encoder, GridAttention, map_pixels, one_hot, unmap_pixels
 from dvae.objective import negative_elb
-from dvae.tokenizer import ImageTokenizer, LossReport, leave_uncompiled
+from dvae.tokenizer import LossReport, leave_uncompiled
 
 
-class DiscreteVAE(ImageTokenizer):
+class DiscreteVAE(WithBound):
     """Encoder, Gumbel-softmax relaxation and decoder."""
 
     def __init__(self, config: DVAEConfig) -> None:
@@ -43,7 +44,6 @@ class DiscreteVAE(ImageTokenizer):
         return self.decoder.get_parameter("blocks.input.w").detach()[:, :, 0, 0].T
 
     def last_layer(self) -> Tensor:
-        """Return the weights of the decoder's last layer, to balance losses of images at."""
         return self.decoder.get_parameter("blocks.output.conv.w")
 
     def code_state(self) -> dict[str, Tensor]:

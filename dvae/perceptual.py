@@ -19,7 +19,14 @@ class Network(Protocol):
 def perceptual_distance(
     network: Network, images: Tensor, reconstruction: Tensor, blocks: Sequence[int], size: int
 ) -> Tensor:
-    """Return the mean distance of images from their reconstructions, a scalar.
+    """Return the mean over a batch of `perceptual_distances`, a scalar."""
+    return perceptual_distances(network, images, reconstruction, blocks, size).mean()
+
+
+def perceptual_distances(
+    network: Network, images: Tensor, reconstruction: Tensor, blocks: Sequence[int], size: int
+) -> Tensor:
+    """Return the distance of each image from its reconstruction, [B].
 
     Activations are scaled to length 1 over channels; squared differences are summed over channels,
     averaged over positions and summed over blocks: LPIPS (Zhang et al. 2018) with all of its
@@ -34,8 +41,8 @@ def perceptual_distance(
     """
     with torch.no_grad():
         targets = network.activations(images, blocks, size)
-    total = reconstruction.new_zeros(())
+    total = reconstruction.new_zeros(len(reconstruction))
     for target, own in zip(targets, network.activations(reconstruction, blocks, size), strict=True):
         difference = F.normalize(own, dim=1) - F.normalize(target, dim=1)
-        total = total + difference.square().sum(dim=1).mean()
+        total = total + difference.square().sum(dim=1).mean(dim=(1, 2))
     return total

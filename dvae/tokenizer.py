@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,20 @@ class LossReport:
     reconstruction: Tensor | None = None
     """What the loss was computed on, [B, 3, H, W] in about [0, 1], not clamped, with its gradient:
     what further losses of images (perceptual, adversarial) are added to. None: there are none."""
+
+
+class Elb(NamedTuple):
+    """The evidence lower bound of each image and its two parts, [B], in nats a pixel value."""
+
+    nll: Tensor
+    """Negative log-likelihood of the image, as it is mapped (A.3), under a code that was drawn."""
+    kl: Tensor
+    """KL divergence of the codes' posterior from the uniform prior, over all positions."""
+
+    @property
+    def elb(self) -> Tensor:
+        """Return the bound, with a KL weight of 1."""
+        return -(self.nll + self.kl)
 
 
 def leave_uncompiled(network: nn.Module, kind: type[nn.Module]) -> None:
@@ -91,6 +106,13 @@ class ImageTokenizer(nn.Module, ABC):
     def forward(self, images: Tensor, step: int) -> LossReport:
         """`loss`, under the name that data-parallel wrappers call."""
         return self.loss(images, step)
+
+    def elb(self, images: Tensor, generator: torch.Generator) -> Elb | None:
+        """Return the evidence lower bounds of images, or None for a tokenizer without likelihood.
+
+        `generator`, of the CPU, draws the codes.
+        """
+        return None
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:

@@ -47,7 +47,8 @@ from dalle_evaluation.judged_models import (
     nearest_training,
     own_codes,
 )
-from dalle_evaluation.reconstructions import lite0_distance
+from dalle_evaluation.reconstructions import measure_reconstructions
+from dalle_evaluation.request import TOGETHER, evaluation_of
 from dual_encoder.checkpoint import save_dual_encoder
 from dvae.kinds import SavedTokenizer
 from dvae.metrics import ssim
@@ -455,14 +456,13 @@ def test_without_the_extra_the_judge_says_so_and_the_distance_is_left_out(
 
 
 def test_options_left_out_sample_as_the_model_does_by_itself() -> None:
-    options = evaluate.parse_arguments(["folder", "--seed", "4"])
-    own = Sampling(seed=4, batch_size=evaluate.TOGETHER)
-    assert evaluate.sampling_of(options) == own
-    model = TextToImage(*[None] * 3, sampling=SamplingDefaults(temperature=0.7, top_k=5))  # type: ignore
+    request = evaluation_of(evaluate.parse_arguments(["folder", "--seed", "4"]))
+    own = Sampling(seed=4, batch_size=TOGETHER)
+    assert request.sampling() == own
     expected = dataclasses.replace(own, temperature=0.7, top_k=5)
-    assert evaluate.sampling_of(options, model) == expected
+    assert request.sampling(SamplingDefaults(temperature=0.7, top_k=5)) == expected
     given = ["folder", "--temperature", "0.5", "--top-k", "3", "--top-p", "0.9", "--guidance", "2"]
-    found = evaluate.sampling_of(evaluate.parse_arguments(given))
+    found = evaluation_of(evaluate.parse_arguments(given)).sampling()
     changed = {"temperature": 0.5, "top_k": 3, "top_p": 0.9, "guidance_scale": 2, "seed": 0}
     assert found == dataclasses.replace(own, **changed)
 
@@ -516,8 +516,8 @@ def test_the_perceptual_distance_is_the_mean_over_images() -> None:
         pixels = to_tensor([image])
         rebuilt = model.tokenizer.reconstruct(pixels)
         each.append(perceptual_distance(network, pixels, rebuilt, [0, 2, 4, 10], 96).item())
-    found = lite0_distance(network, model.tokenizer, images, batch_size=2)
-    assert found == pytest.approx(np.mean(each), rel=1e-5)
+    found = measure_reconstructions(model.tokenizer, images, network, batch_size=2)
+    assert found["lite0_distance"] == pytest.approx(each, rel=1e-5)
     assert len(set(each)) == 5
 
 

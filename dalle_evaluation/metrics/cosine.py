@@ -1,10 +1,9 @@
 """The cosine similarity of an image and its caption."""
 
-import numpy as np
-
+from dalle_evaluation.intervals import Values
 from dalle_evaluation.metrics.base import Pairs
 
 
-def measure(pairs: Pairs) -> dict[str, np.ndarray]:
+def measure(pairs: Pairs) -> dict[str, Values]:
     """Cosine of each image's features with its caption's, from -1 to 1."""
     return {"cosine": pairs.similarities.diagonal()}

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from dalle_evaluation.intervals import Values
 from dalle_evaluation.metrics.base import Pairs
 from dual_encoder.metrics import RECALLS, ranks
 
 
-def measure(pairs: Pairs) -> dict[str, np.ndarray]:
+def measure(pairs: Pairs) -> dict[str, Values]:
     """Recall at k both ways, 1.0 or 0.0 for each; left out where n is not above k."""
     similarities, figures = pairs.similarities, {}
     for k in RECALLS:

@@ -1,0 +1,67 @@
+"""The judge within an evaluation: opened before anything is sampled, and its findings as JSON."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from dalle.text_to_image import TextToImage
+from dalle_base.common.checkpoint import fingerprint
+from dalle_base.common.errors import UserError
+from dalle_base.common.images import save_image
+from dalle_base.common.lite0 import Lite0
+from dalle_base.data.sources import data_of
+from dalle_base.data.sources.base import Source
+from dalle_evaluation.judge_report import findings_record, findings_table, sheet
+from dalle_evaluation.judged_cases import open_exam
+from dalle_evaluation.judged_models import Judge, judge_model, judge_tokenizer
+from dalle_evaluation.request import Evaluation
+from dvae.tokenizer import ImageTokenizer
+
+
+def load_judge(
+    request: Evaluation,
+    model: TextToImage | ImageTokenizer,
+    sources: tuple[Source, Source] | None,
+    lite0: Lite0 | None,
+) -> Judge | None:
+    """Return the judge, with the images that it compares, or None where none is asked.
+
+    Raises `UserError`.
+    """
+    judging = request.judging
+    if not judging or not sources or not lite0 or not request.config:
+        return None
+    if isinstance(model, TextToImage):
+        if judging.candidates > 1 and model.reranker is None:
+            raise UserError(f"--candidates needs a reranker, and {request.model} has none")
+        tokenizer = model.tokenizer
+    else:
+        tokenizer = model
+        if request.sheet or judging.candidates > 1:
+            raise UserError("--sheet and --candidates are for text-to-image models")
+    exam = open_exam(data_of(request.config), sources, judging, tokenizer.image_size)
+    return Judge(lite0, exam, judging, next(tokenizer.parameters()).device)
+
+
+def ask_judge(
+    request: Evaluation, judge: Judge | None, model: TextToImage | ImageTokenizer
+) -> dict[str, Any]:
+    """Let the judge look at samples or, of a tokenizer, at reconstructions; print what it found."""
+    if judge is None:
+        return {}
+    tokenizer = model.tokenizer if isinstance(model, TextToImage) else model
+    settings: dict[str, Any] = {
+        "model": str(request.model),
+        "tokenizer_fingerprint": fingerprint(tokenizer.state_dict()),
+    }
+    if isinstance(model, TextToImage):
+        sampling = replace(request.sampling(model.sampling), candidates=judge.judging.candidates)
+        settings["fingerprint"] = fingerprint(model.transformer.state_dict())
+        settings["sampling"] = asdict(sampling)
+        findings = judge_model(judge, model, sampling)
+        if request.sheet:
+            title = f"{request.model}: the first samples, none picked, each beside the real image"
+            save_image(sheet(judge.exam, findings, title), request.sheet)
+    else:
+        findings = judge_tokenizer(judge, model)
+    print(findings_table(findings))
+    return settings | findings_record(judge, findings)
