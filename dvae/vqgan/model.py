@@ -115,7 +115,8 @@ class VQGAN(ImageTokenizer):
         codes = self.encode(images)
         drawn = self.draw(self.quantiser.vectors(codes).detach())
         pixels = PIXEL_LOSSES[options.pixel_loss](drawn, images)
-        metrics = {f"pixel_{options.pixel_loss}": pixels.detach(), **usage(codes, self.vocab_size)}
+        metrics: dict[str, float | Tensor] = {f"pixel_{options.pixel_loss}": pixels.detach()}
+        metrics |= usage(codes, self.vocab_size)
         return LossReport(options.pixel_weight * pixels, metrics, drawn)
 
     def compile_networks(self) -> None:
