@@ -44,10 +44,31 @@ def exact_match_of_reconstructions(
 def exact_match_of_samples(
     model: TextToImage, sampling: Sampling, split: Split, count: int
 ) -> dict[str, Values]:
-    """Sample one image for each held-out caption and check it."""
+    """Sample images for each held-out caption and check them.
+
+    Of several candidates, `sample_` figures are of the first. `sample_best_of_K_exact` is of the
+    reranker's favourite among the first K, for powers of 4 and all of them, and
+    `sample_any_of_K_exact` says whether any is right, which no choice can beat.
+    """
     captions = [described_scene(split, 1, i)[1] for i in range(count)]
     samples = sample(model, captions, sampling, f"sampling {split} scenes")
-    return {f"sample_{k}": v for k, v in rates([*map(check, samples.images, captions)]).items()}
+    each = sampling.candidates
+    checked = [*map(check, samples.images, samples.captions)]
+    figures = {f"sample_{k}": v for k, v in rates(checked[::each]).items()}
+    if each > 1:
+        scores = model.rank(samples).view(count, each).numpy()
+        exact = np.array([float(result.exact) for result in checked]).reshape(count, each)
+        for number in counts_up_to(each):
+            best = scores[:, :number].argmax(axis=1)
+            figures[f"sample_best_of_{number}_exact"] = exact[np.arange(count), best]
+            figures[f"sample_any_of_{number}_exact"] = exact[:, :number].max(axis=1)
+    return figures
+
+
+def counts_up_to(most: int) -> list[int]:
+    """Return 4, 16, ... below `most`, and `most`."""
+    powers = [4**power for power in range(1, 12)]
+    return [*(number for number in powers if number < most), most]
 
 
 def rates(results: Sequence[CheckResult]) -> dict[str, Values]:

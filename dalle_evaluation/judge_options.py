@@ -65,7 +65,7 @@ def add_judge(parser: argparse.ArgumentParser) -> None:
         action=Number,
         kind=Candidates,
         default=1,
-        help="also judge the reranker's best of so many",
+        help="also look at the reranker's best of so many, with --checker too",
     )
     add_artists(group)
     group.add_argument(
@@ -101,8 +101,11 @@ def add_artists(group: argparse._ActionsContainer) -> None:
 def judging_of(options: argparse.Namespace) -> Judging | None:
     """Return what is asked for, or None without --judge. Raises `UserError`."""
     if options.judge is None:
-        if options.candidates != 1 or options.sheet:
-            raise UserError("--candidates and --sheet are for the judge: give --judge as well")
+        if options.sheet or (options.candidates != 1 and not options.checker):
+            raise UserError(
+                "--candidates and --sheet are for the judge, the former also for --checker: "
+                "give --judge as well"
+            )
         return None
     if not options.config:
         raise UserError("--judge needs --config, whose data has the concepts")

@@ -5,7 +5,6 @@ from typing import Any
 
 from dalle.text_to_image import TextToImage
 from dalle_base.common.checkpoint import fingerprint
-from dalle_base.common.errors import UserError
 from dalle_base.common.images import save_image
 from dalle_base.common.lite0 import Lite0
 from dalle_base.data.sources import data_of
@@ -30,14 +29,7 @@ def load_judge(
     judging = request.judging
     if not judging or not sources or not lite0 or not request.config:
         return None
-    if isinstance(model, TextToImage):
-        if judging.candidates > 1 and model.reranker is None:
-            raise UserError(f"--candidates needs a reranker, and {request.model} has none")
-        tokenizer = model.tokenizer
-    else:
-        tokenizer = model
-        if request.sheet or judging.candidates > 1:
-            raise UserError("--sheet and --candidates are for text-to-image models")
+    tokenizer = model.tokenizer if isinstance(model, TextToImage) else model
     exam = open_exam(data_of(request.config), sources, judging, tokenizer.image_size)
     return Judge(lite0, exam, judging, next(tokenizer.parameters()).device)
 

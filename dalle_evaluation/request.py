@@ -34,6 +34,8 @@ class Evaluation:
     """Captions of shapes to sample and check, of each split."""
     split: str = BOTH
     """Split of those."""
+    candidates: int = 1
+    """Images sampled of each of those; of several, the reranker's favourite is checked as well."""
     scores: int = 0
     """Held-out captions to sample and score."""
     ranker: Path | None = None

@@ -52,6 +52,8 @@ def evaluate_text_to_image(request: Evaluation, device: torch.device) -> Report:
     model = load_text_to_image(request.model, device=device)
     sampling = request.sampling(model.sampling)
     check_sampling(model.transformer, sampling)
+    if request.candidates > 1 and model.reranker is None:
+        raise UserError(f"--candidates needs a reranker, and {request.model} has none")
     scorers = load_scorers(request, device)
     sources = open_data(request) if request.config else None
     lite0 = load_lite0(request.judging is not None, device) if sources else None
@@ -110,6 +112,7 @@ def on_held_out_pairs(
 def on_scenes(request: Evaluation, model: TextToImage, sampling: Sampling) -> dict[str, Interval]:
     """Sample scenes and check them, seen and held-out combinations apart, beside the ceiling."""
     figures: dict[str, Interval] = {}
+    sampling = replace(sampling, candidates=request.candidates)
     for split, before in splits_of(request.split):
         for found in (
             exact_match_of_reconstructions(model.tokenizer, split, request.checker),

@@ -26,6 +26,8 @@ def evaluate_tokenizer(request: Evaluation, device: torch.device) -> Report:
     """
     check_asked(request)
     tokenizer = load_tokenizer(request.model)[0].to(device)
+    if request.sheet or request.candidates > 1:
+        raise UserError("--sheet and --candidates are for text-to-image models")
     if request.scores:
         raise UserError(f"--scores needs a text-to-image model, and {request.model} is a tokenizer")
     sources = open_data(request) if request.config else None
