@@ -33,7 +33,8 @@ def write_report(ablation: Ablation, cells: Sequence[Cell], out: Path) -> Path:
     write_text(out / "table.md", markdown(ablation, found))
     write_text(out / "table.csv", csv_table(ablation, found))
     write_text(out / "cells.csv", csv_cells(cells))
-    write_text(out / "commands.sh", "\n".join(line for c in cells for line in c.commands) + "\n")
+    commands = [f"# {where()}", *(line for cell in cells for line in cell.commands)]
+    write_text(out / "commands.sh", "\n".join(commands) + "\n")
     drawings = {
         "Over the sweep": draw_sweep(ablation, found, out / "sweep.png"),
         "Training": draw_curves(ablation, cells, out / "curves.png"),
