@@ -50,9 +50,12 @@ def joined(parts: list[Values]) -> Values:
 
 
 def ratio(totals: np.ndarray, counts: np.ndarray, most: float = np.inf) -> OfMean:
-    """Return the figure sum of `totals` [n] over sum of `counts` [n]: a mean over their parts."""
+    """Return the figure sum of `totals` [n] over sum of `counts` [n]: a mean over their parts.
+
+    Not a number where nothing is counted.
+    """
     rows = np.stack([totals, counts], axis=1)
-    return OfMean(rows, lambda means: float(means[0] / means[1]) if means[1] else 0.0, most)
+    return OfMean(rows, lambda means: float(means[0] / means[1]) if means[1] else np.nan, most)
 
 
 def interval(values: Values, resamples: int, seed: int = 0) -> Interval:
@@ -75,7 +78,7 @@ def _interval_of_mean(values: OfMean, resamples: int, seed: int) -> Interval:
 
     A resample leaves out images, so that a figure which counts something (codes in use) is smaller
     in all of them. The interval is therefore that of the resamples' figures less the amount by
-    which their mean lies off the figure.
+    which their mean lies off the figure. Resamples in which the figure is not a number do not count.
     """
     rows, count = values.rows, len(values.rows)
     rng = np.random.default_rng(seed)
@@ -86,9 +89,8 @@ def _interval_of_mean(values: OfMean, resamples: int, seed: int) -> Interval:
         some = min(each, resamples - first)
         times = np.stack([_times(rng, count) for _ in range(some)]).astype(wide.dtype)
         figures += [values.of(means) for means in (times @ wide).astype(np.float64) / count]
-    off = np.mean(figures) - figure
-    low, high = np.percentile(figures, [2.5, 97.5]) - off
-    return Interval(figure, float(low), min(float(high), values.most))
+    low, high = np.nanpercentile(figures, [2.5, 97.5]) - (np.nanmean(figures) - figure)
+    return Interval(figure, min(float(low), figure), max(figure, min(float(high), values.most)))
 
 
 def _times(rng: np.random.Generator, count: int) -> np.ndarray:

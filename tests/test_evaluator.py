@@ -154,6 +154,8 @@ def test_a_ratios_interval_holds_it() -> None:
     found = interval(ratio(np.array([1.0, 4, 0, 3]), np.array([2.0, 4, 1, 3]), 1), 200)
     assert found.value == pytest.approx(0.8)
     assert found.low < 0.8 < found.high <= 1
+    rare = interval(ratio(np.array([0.0, 0, 0, 2]), np.array([0.0, 0, 0, 2]), 1), 200)
+    assert rare == (1, 1, 1)  # most resamples count nothing
 
 
 def scenes(count: int, each: int, right: Callable[[int, int], bool]) -> Samples:
