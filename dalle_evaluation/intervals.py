@@ -78,7 +78,7 @@ def _interval_of_mean(values: OfMean, resamples: int, seed: int) -> Interval:
 
     A resample leaves out images, so that a figure which counts something (codes in use) is smaller
     in all of them. The interval is therefore that of the resamples' figures less the amount by
-    which their mean lies off the figure. Resamples in which the figure is not a number do not count.
+    which their mean lies off the figure. Resamples whose figure is not a number do not count.
     """
     rows, count = values.rows, len(values.rows)
     rng = np.random.default_rng(seed)

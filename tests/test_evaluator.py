@@ -177,7 +177,8 @@ def test_the_best_of_more_candidates_is_the_rerankers(monkeypatch: pytest.Monkey
     scores = torch.tensor([[5.0, 0, 0, 0, 9], [0, 5, 0, 0, 0], [5, 0, 0, 0, 0], [0, 0, 0, 0, 1]])
     model = SimpleNamespace(rank=lambda _: scores.flatten())
     found = exact_match.exact_match_of_samples(model, Sampling(candidates=5), "test", 4)  # type: ignore
-    means = {name: float(np.asarray(v).mean()) for name, v in found.items() if name.endswith("exact")}
+    exact = {name: np.asarray(each) for name, each in found.items() if name.endswith("exact")}
+    means = {name: float(each.mean()) for name, each in exact.items()}
     assert means == {
         "sample_exact": 0.25,
         "sample_best_of_4_exact": 0.5,
