@@ -2,8 +2,8 @@
 
 import torch
 
+from dalle_base.common import lite0
 from dalle_base.common.errors import UserError
-from dalle_base.common.lite0 import Lite0
 from dalle_base.common.report import say
 from dalle_base.data.config import PathConfig
 from dalle_base.data.sources import data_of, open_sources
@@ -24,13 +24,13 @@ def open_data(request: Evaluation) -> tuple[Source, Source]:
     return open_sources(data)
 
 
-def load_lite0(needed: bool, device: torch.device) -> Lite0 | None:
+def load_lite0(needed: bool, device: torch.device) -> lite0.Lite0 | None:
     """Return the perceptual network, or say that nothing is measured by it: it is not installed.
 
     Raises `UserError` where it is needed.
     """
     try:
-        return Lite0().to(device)
+        return lite0.Lite0().to(device)
     except UserError as error:
         if needed:
             raise
