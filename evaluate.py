@@ -49,7 +49,10 @@ def main() -> None:
     request = replace(request, model=find_model(request.model))
     kind = kind_of(request.model)
     if kind == RUN:
-        raise UserError(f"{options.model} is a run's checkpoint: name the model beside it")
+        raise UserError(
+            f"{options.model} is a run's checkpoint: name the model beside it, "
+            f"{request.model.parent / 'model'}"
+        )
     prepare_output(options.json, request.out)
     if request.sheet:
         prepare_file(request.sheet)

@@ -1,5 +1,6 @@
 """All figures of a dual encoder: how it finds and tells apart held-out pairs."""
 
+import numpy as np
 import torch
 
 from dalle_base.common.errors import UserError
@@ -28,10 +29,13 @@ def evaluate_dual_encoder(request: Evaluation, device: torch.device) -> Report:
     figures: dict[str, Interval | float] = {
         **measure_features(ranker, images, text, pairs, LossConfig())
     }
-    for name, ranks in found_ranks(images, text, pairs.captions).items():
-        for k in RECALLS:
-            hits = (ranks <= k).double().numpy()
-            figures[f"{name}_recall_{k}"] = mean_interval(hits, request.resamples)
+    hits = {
+        f"{name}_recall_{k}": (ranks <= k).double().numpy()
+        for name, ranks in found_ranks(images, text, pairs.captions).items()
+        for k in RECALLS
+    }
+    figures |= {name: mean_interval(each, request.resamples) for name, each in hits.items()}
+    figures["mean_recall"] = mean_interval(np.mean([*hits.values()], axis=0), request.resamples)
     right = classified(images, text, pairs.captions).double().numpy()
     figures["classification_of_100"] = mean_interval(right, request.resamples)
     return Report(figures)

@@ -1,18 +1,14 @@
 """The data that a model is measured on."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
+from dalle_base.common import lite0
 from dalle_base.common.errors import UserError
 from dalle_base.common.report import say
 from dalle_base.data.config import PathConfig
 from dalle_base.data.sources import data_of, open_sources
 from dalle_base.data.sources.base import Source
 from dalle_evaluation.request import Evaluation
-
-if TYPE_CHECKING:
-    from dalle_base.common.lite0 import Lite0
 
 
 def open_data(request: Evaluation) -> tuple[Source, Source]:
@@ -28,15 +24,13 @@ def open_data(request: Evaluation) -> tuple[Source, Source]:
     return open_sources(data)
 
 
-def load_lite0(needed: bool, device: torch.device) -> "Lite0 | None":
+def load_lite0(needed: bool, device: torch.device) -> lite0.Lite0 | None:
     """Return the perceptual network, or say that nothing is measured by it: it is not installed.
 
     Raises `UserError` where it is needed.
     """
-    from dalle_base.common.lite0 import Lite0
-
     try:
-        return Lite0().to(device)
+        return lite0.Lite0().to(device)
     except UserError as error:
         if needed:
             raise

@@ -1,7 +1,7 @@
 """All figures of a text-to-image model: its tokenizer's, held-out losses, samples, the judge."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -32,7 +32,7 @@ from dalle_evaluation.reconstructions import image_of
 from dalle_evaluation.report import Report, with_intervals
 from dalle_evaluation.request import Evaluation
 from dalle_evaluation.sampled import sample
-from dalle_evaluation.scores import Beside, choose_held_out, fid, scores
+from dalle_evaluation.scores import Beside, HeldOutImages, choose_held_out, fid, scores
 from dalle_evaluation.tokenizer import on_held_out_images
 from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.ranker import Ranker
@@ -41,6 +41,14 @@ CANDIDATES = 4
 """Candidates of a caption that are compared for diversity."""
 Sources = tuple[Source, Source]
 """Of training and of held-out images."""
+
+
+class Scorers(NamedTuple):
+    """What samples are scored with and on."""
+
+    ranker: Ranker
+    inception: Inception | None
+    chosen: HeldOutImages
 
 
 def evaluate_text_to_image(request: Evaluation, device: torch.device) -> Report:
@@ -54,8 +62,8 @@ def evaluate_text_to_image(request: Evaluation, device: torch.device) -> Report:
     check_sampling(model.transformer, sampling)
     if request.candidates > 1 and model.reranker is None:
         raise UserError(f"--candidates needs a reranker, and {request.model} has none")
-    scorers = load_scorers(request, device)
     sources = open_data(request) if request.config else None
+    scorers = load_scorers(request, model, sources) if sources and request.scores else None
     lite0 = load_lite0(request.judging is not None, device) if sources else None
     judge = load_judge(request, model, sources, lite0)
     figures: dict[str, Interval | float] = {}
@@ -68,24 +76,23 @@ def evaluate_text_to_image(request: Evaluation, device: torch.device) -> Report:
     if request.checker:
         figures |= on_scenes(request, model, sampling)
     if sources and scorers:
-        scored = on_samples(request, model, sampling, sources, *scorers)
+        scored = on_samples(request, model, sampling, sources, scorers)
     return Report(figures, scored, ask_judge(request, judge, model), more)
 
 
-def load_scorers(
-    request: Evaluation, device: torch.device
-) -> tuple[Ranker, Inception | None] | None:
-    """Return what scores are measured with, before anything is sampled, or None without --scores.
+def load_scorers(request: Evaluation, model: TextToImage, sources: Sources) -> Scorers:
+    """Return what scores are measured with and on, before anything is sampled.
 
     Raises `UserError` for scores that cannot be had.
     """
-    if not request.scores:
-        return None
     folder = request.ranker or request.model / RERANKER
     if not folder.is_dir():
         raise UserError(f"no dual encoder {folder} to score with: name one with --ranker")
     inception = Inception(request.inception) if request.inception else None
-    return load_dual_encoder(folder).to(device), inception
+    ranker = load_dual_encoder(folder).to(model.device)
+    source = captioned_pair(*sources)[1]
+    chosen = choose_held_out(source, request.scores, model.tokenizer.image_size)
+    return Scorers(ranker, inception, chosen)
 
 
 def on_held_out_pairs(
@@ -127,12 +134,10 @@ def on_samples(
     model: TextToImage,
     sampling: Sampling,
     sources: Sources,
-    ranker: Ranker,
-    inception: Inception | None,
+    scorers: Scorers,
 ) -> dict[str, Score]:
     """Sample images of held-out captions and score them, beside the real ones."""
-    size = model.tokenizer.image_size
-    chosen = choose_held_out(captioned_pair(*sources)[1], request.scores, size)
+    ranker, inception, chosen = scorers
     images = sample(model, chosen.captions, sampling).images
     count = min(request.diversity, len(images))
     candidates = sample_candidates(model, chosen.captions[:count], sampling, images)

@@ -6,17 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import build, inputs
+from builders import build, inputs, tiny_model
 from PIL import Image
-from rankers import colour_ranker, plain
+from rankers import COLOURS, colour_ranker, plain
 
 import train_dvae
 from dalle.config import Sampling
 from dalle.generate import generate
 from dalle.patterns import PATTERNS
+from dalle_base.common.images import to_array, to_tensor
 from dalle_base.data.sources import SOURCES
 from dalle_base.training.optimisers import OPTIMISERS
-from dalle_evaluation.metrics import METRICS
+from dalle_evaluation.metrics import METRICS, RECONSTRUCTION_METRICS
+from dalle_evaluation.reconstructions import measure_reconstructions
 from dalle_evaluation.scores import HeldOutImages, scores
 from dvae.checkpoint import load_tokenizer
 from dvae.kinds import KINDS
@@ -121,6 +123,11 @@ def measure(pairs):
     """The mean red of each image."""
     return {"redness": np.array([np.asarray(image)[..., 0].mean() for image in pairs.images])}
 '''
+RECONSTRUCTION_METRIC = '''
+def measure(given):
+    """How much brighter reconstructions are."""
+    return {"brighter": (given.rebuilt - given.images).mean(dim=(1, 2, 3)).numpy()}
+'''
 
 
 @pytest.fixture
@@ -200,3 +207,15 @@ def test_a_metric_has_an_interval_and_a_ceiling(toy, monkeypatch) -> None:
     assert score.sampled.value == 0
     assert score.real.value == pytest.approx(np.mean([220, 40, 30]))
     assert score.real.low <= score.real.value <= score.real.high
+
+
+def test_a_metric_of_reconstructions_has_a_value_of_each_image(toy, monkeypatch) -> None:
+    toy("toy_reconstruction_metric", RECONSTRUCTION_METRIC)
+    place = "toy_reconstruction_metric:measure"
+    monkeypatch.setitem(RECONSTRUCTION_METRICS.places, "brighter", place)
+    tokenizer = tiny_model().tokenizer
+    images = [to_array(plain(colour, 16)) for colour in COLOURS]
+    found = measure_reconstructions(tokenizer, images, None, batch_size=2)["brighter"]
+    pixels = to_tensor(images)
+    expected = (tokenizer.reconstruct(pixels) - pixels).mean(dim=(1, 2, 3))
+    assert found == pytest.approx(expected.numpy(), abs=1e-5)
