@@ -303,11 +303,12 @@ def test_a_model_to_start_from_gives_its_sizes() -> None:
     """With `init` alone, a config of own images fits the shipped models."""
     dalle = folder_config("dalle", "init=models/emoji")
     assert (dalle.model.depth, dalle.model.d_model, dalle.model.text_length) == (6, 256, 16)
-    assert (dalle.model.norm, dalle.model.activation) == ("layer", "gelu")
+    assert (dalle.model.norm, dalle.model.activation) == ("rms", "squared_relu")
     assert dalle.tokenizer == "models/emoji/tokenizer"
-    dvae = folder_config("dvae", "init=models/emoji/tokenizer")
-    assert dvae.model.network.decoder_blocks == [5, 2, 3]
-    assert dvae.model.codebook_size == 2048
+    dvae = folder_config("dvae", "init=models/shapes/tokenizer")
+    assert (dvae.model.network.width, dvae.model.network.bottleneck) == (64, 4)
+    vqgan = vqgan_config("init=models/emoji/tokenizer")
+    assert (vqgan.model.network.decoder.blocks, vqgan.model.codebook_size) == (1, 2048)
     clip = folder_config("clip", "init=models/emoji/reranker")
     assert (clip.model.vision.width, clip.model.text.width) == (192, 160)
     assert folder_config("dalle", "init=models/emoji", "model.text_length=9").model.text_length == 9
