@@ -45,6 +45,7 @@ from pathlib import Path
 
 root = Path.cwd()
 arguments = ["sample.py", "--text", "a red heart", "--candidates", "1", "--out", OUT]
+arguments += ["--model", "models/shapes"]  # the paper's own chain
 sys.argv = [*arguments, "--no-rerank"]
 import sample
 
