@@ -12,7 +12,7 @@ from dalle_evaluation.request import Evaluation
 from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.config import LossConfig
 from dual_encoder.examples import held_out_pairs
-from dual_encoder.metrics import RECALLS, classified, found_ranks, measure_features
+from dual_encoder.metrics import RECALLS, classified, found_ranks, held_out_loss, rank_figures
 
 
 def evaluate_dual_encoder(request: Evaluation, device: torch.device) -> Report:
@@ -26,12 +26,14 @@ def evaluate_dual_encoder(request: Evaluation, device: torch.device) -> Report:
     pairs = held_out_pairs(captioned_pair(*open_data(request))[1], size, request.images)
     text = ranker.text_features(pairs.captions)
     images = ranker.image_features(pairs.images)
+    found = found_ranks(images, text, pairs.captions)
     figures: dict[str, Interval | float] = {
-        **measure_features(ranker, images, text, pairs, LossConfig())
+        "held_out_loss": held_out_loss(ranker, images, text, pairs, LossConfig()),
+        **rank_figures(found),
     }
     hits = {
         f"{name}_recall_{k}": (ranks <= k).double().numpy()
-        for name, ranks in found_ranks(images, text, pairs.captions).items()
+        for name, ranks in found.items()
         for k in RECALLS
     }
     figures |= {name: mean_interval(each, request.resamples) for name, each in hits.items()}

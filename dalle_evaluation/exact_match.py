@@ -7,7 +7,7 @@ import numpy as np
 from dalle.config import Sampling
 from dalle.text_to_image import TextToImage
 from dalle_base.common.errors import UserError
-from dalle_base.data.shapes import KINDS, CheckResult, check, described_scene, example
+from dalle_base.data.shapes import CheckResult, check, described_scene, example, tallies
 from dalle_base.data.shapes.words import Split
 from dalle_evaluation.intervals import Values, ratio
 from dalle_evaluation.reconstructions import reconstructions
@@ -73,10 +73,9 @@ def counts_up_to(most: int) -> list[int]:
 
 def rates(results: Sequence[CheckResult]) -> dict[str, Values]:
     """Return the rate of exact images and, for each kind, of attributes that hold."""
-    figures: dict[str, Values] = {"exact": np.array([float(result.exact) for result in results])}
-    for kind in KINDS:
-        attributes = [getattr(result, kind) for result in results]
-        stated = np.array([len(each) for each in attributes])
-        if stated.any():
-            figures[kind] = ratio(np.array([sum(each) for each in attributes]), stated, 1)
-    return figures
+    found = {name: (np.array(held), np.array(of)) for name, (held, of) in tallies(results).items()}
+    exact, _ = found.pop("exact")
+    return {
+        "exact": exact.astype(np.float64),
+        **{kind: ratio(held, stated, 1) for kind, (held, stated) in found.items()},
+    }

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from dalle.config import Sampling
 from dalle.text_to_image import Samples, TextToImage
@@ -24,7 +23,7 @@ from dalle_evaluation.judge import (
 )
 from dalle_evaluation.judge_options import Judging
 from dalle_evaluation.judged_cases import KNOWN, Case, Exam
-from dalle_evaluation.reconstructions import image_of, reconstructions
+from dalle_evaluation.reconstructions import batches_of, reconstructions
 from dalle_evaluation.sampled import sample
 from dvae.tokenizer import ImageTokenizer
 
@@ -165,10 +164,4 @@ def nearest_training(
 def training_features(judge: Judge, size: int) -> Tensor:
     """Features [m, E] of all training images, at the side of the model's images."""
     images = ImageDataset(judge.exam.training, size, None)
-    parts = []
-    with tqdm(total=len(images), desc="training images", dynamic_ncols=True) as bar:
-        for first in range(0, len(images), TOGETHER):
-            numbers = range(first, min(first + TOGETHER, len(images)))
-            parts.append(judge.features([image_of(images[i, i].pixels) for i in numbers]))
-            bar.update(len(numbers))
-    return torch.cat(parts)
+    return torch.cat([judge.features(some) for some in batches_of(images, TOGETHER)])

@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from dalle_base.data.batches import ImageDataset
-from dalle_evaluation.reconstructions import image_of, reconstructions
+from dalle_evaluation.reconstructions import batches_of, image_of, reconstructions
 from dual_encoder.ranker import Ranker
 from dvae.tokenizer import ImageTokenizer
 
@@ -17,8 +16,6 @@ HELD_OUT_SHARE = 0.05
 """Share of held-out images that count as near copies: what sets the threshold."""
 SIDE = 16
 """Images are compared pixel by pixel at so many pixels on a side."""
-TOGETHER = 64
-"""Images decoded at a time."""
 
 Space = Callable[[Sequence[Image.Image]], np.ndarray]
 """From images to features [n, D] whose distances are measured."""
@@ -53,7 +50,7 @@ class TrainingImages:
     def rebuilt(self, indices: Sequence[int]) -> list[Image.Image]:
         """Return some of the training images as they are decoded."""
         chosen = [image_of(self.images[i, i].pixels) for i in indices]
-        return reconstructions(self.tokenizer, chosen, TOGETHER)
+        return reconstructions(self.tokenizer, chosen)
 
     def nearest(self, images: Sequence[Image.Image]) -> Neighbours:
         """Return the nearest training images of samples."""
@@ -91,16 +88,12 @@ def open_training(
         spaces: where to compare.
     """
     features: dict[str, list[np.ndarray]] = {name: [] for name in spaces}
-    with tqdm(total=len(training), desc="training images", dynamic_ncols=True) as bar:
-        for first in range(0, len(training), TOGETHER):
-            numbers = range(first, min(first + TOGETHER, len(training)))
-            images = [image_of(training[i, i].pixels) for i in numbers]
-            rebuilt = reconstructions(tokenizer, images, TOGETHER)
-            for name, space in spaces.items():
-                features[name].append(space(rebuilt))
-            bar.update(len(numbers))
+    for images in batches_of(training):
+        rebuilt = reconstructions(tokenizer, images)
+        for name, space in spaces.items():
+            features[name].append(space(rebuilt))
     joined = {name: np.concatenate(parts) for name, parts in features.items()}
-    rebuilt, near = reconstructions(tokenizer, held_out, TOGETHER), {}
+    rebuilt, near = reconstructions(tokenizer, held_out), {}
     for name, space in spaces.items():
         distances, indices = nearest_rows(space(rebuilt), joined[name])
         threshold = float(np.quantile(distances, HELD_OUT_SHARE))

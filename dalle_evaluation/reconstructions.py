@@ -1,6 +1,6 @@
 """What a tokenizer leaves of images, and the metrics of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dalle_base.common.images import to_array, to_image, to_tensor
+from dalle_base.data.batches import ImageDataset
 from dalle_evaluation.intervals import Values, joined
 from dalle_evaluation.metrics import RECONSTRUCTION_METRICS
 from dalle_evaluation.metrics.base import Rebuilt
@@ -29,6 +30,15 @@ def reconstructions(
 def image_of(pixels: np.ndarray) -> Image.Image:
     """An array uint8 [3, H, W] as an image."""
     return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
+def batches_of(images: ImageDataset, batch_size: int = 64) -> Iterator[list[Image.Image]]:
+    """Yield all training images, unaugmented, some at a time, behind a progress bar."""
+    with tqdm(total=len(images), desc="training images", dynamic_ncols=True) as bar:
+        for first in range(0, len(images), batch_size):
+            numbers = range(first, min(first + batch_size, len(images)))
+            yield [image_of(images[i, i].pixels) for i in numbers]
+            bar.update(len(numbers))
 
 
 @torch.inference_mode()

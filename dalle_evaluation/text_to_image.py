@@ -63,15 +63,18 @@ def evaluate_text_to_image(request: Evaluation, device: torch.device) -> Report:
     if request.candidates > 1 and model.reranker is None:
         raise UserError(f"--candidates needs a reranker, and {request.model} has none")
     sources = open_data(request) if request.config else None
-    scorers = load_scorers(request, model, sources) if sources and request.scores else None
+    pairs = captioned_pair(*sources)[1] if sources else None
+    scorers = None
+    if pairs is not None and request.scores:
+        scorers = load_scorers(request, model, pairs)
     lite0 = load_lite0(request.judging is not None, device) if sources else None
     judge = load_judge(request, model, sources, lite0)
     figures: dict[str, Interval | float] = {}
     scored: dict[str, Score] = {}
     more: dict[str, Any] = {}
-    if sources:
+    if sources and pairs is not None:
         figures |= on_held_out_images(request, model.tokenizer, sources[1], lite0)
-        nats, more["nats_by_position"] = on_held_out_pairs(request, model, sources)
+        nats, more["nats_by_position"] = on_held_out_pairs(request, model, pairs)
         figures |= with_intervals(nats, request.resamples)
     if request.checker:
         figures |= on_scenes(request, model, sampling)
@@ -80,7 +83,7 @@ def evaluate_text_to_image(request: Evaluation, device: torch.device) -> Report:
     return Report(figures, scored, ask_judge(request, judge, model), more)
 
 
-def load_scorers(request: Evaluation, model: TextToImage, sources: Sources) -> Scorers:
+def load_scorers(request: Evaluation, model: TextToImage, held_out: Source) -> Scorers:
     """Return what scores are measured with and on, before anything is sampled.
 
     Raises `UserError` for scores that cannot be had.
@@ -90,21 +93,21 @@ def load_scorers(request: Evaluation, model: TextToImage, sources: Sources) -> S
         raise UserError(f"no dual encoder {folder} to score with: name one with --ranker")
     inception = Inception(request.inception) if request.inception else None
     ranker = load_dual_encoder(folder).to(model.device)
-    source = captioned_pair(*sources)[1]
-    chosen = choose_held_out(source, request.scores, model.tokenizer.image_size)
+    chosen = choose_held_out(held_out, request.scores, model.tokenizer.image_size)
     return Scorers(ranker, inception, chosen)
 
 
 def on_held_out_pairs(
-    request: Evaluation, model: TextToImage, sources: Sources
+    request: Evaluation, model: TextToImage, held_out: Source
 ) -> tuple[dict[str, Values], list[list[float]]]:
     """Measure nats a code and a text token; return them also by position of the grid, and draw it.
 
     Every code counts alike, and so does every text token.
     """
     length = model.transformer.config.text_length
-    source = captioned_pair(*sources)[1]
-    pairs = held_out_examples(source, model.text_tokenizer, length, model.tokenizer, request.images)
+    pairs = held_out_examples(
+        held_out, model.text_tokenizer, length, model.tokenizer, request.images
+    )
     nats = measure_nats(model.transformer, *pairs)
     grid = nats.image.mean(dim=0).view(model.tokenizer.rows, model.tokenizer.columns)
     if request.out:

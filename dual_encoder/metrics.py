@@ -1,6 +1,6 @@
 """How well a dual encoder finds captions for images, and images for captions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -29,11 +29,16 @@ def retrieval(images: Tensor, text: Tensor, captions: list[str]) -> dict[str, fl
     Where several images have the same caption, each of them is a right answer to it, and it to
     each of them. `mean_recall` is the mean of the six recalls.
     """
+    return rank_figures(found_ranks(images, text, captions))
+
+
+def rank_figures(found: Mapping[str, Tensor]) -> dict[str, float]:
+    """The figures of `retrieval` from the ranks of `found_ranks`."""
     figures: dict[str, float] = {}
-    for name, found in found_ranks(images, text, captions).items():
+    for name, each in found.items():
         for k in RECALLS:
-            figures[f"{name}_recall_{k}"] = (found <= k).double().mean().item()
-        figures[f"{name}_median_rank"] = found.double().quantile(0.5).item()
+            figures[f"{name}_recall_{k}"] = (each <= k).double().mean().item()
+        figures[f"{name}_median_rank"] = each.double().quantile(0.5).item()
     recalls = [value for key, value in figures.items() if "recall" in key]
     return figures | {"mean_recall": sum(recalls) / len(recalls)}
 
@@ -81,17 +86,18 @@ def measure(ranker: Ranker, held_out: HeldOut, loss: LossConfig) -> dict[str, fl
     """`retrieval` on held-out pairs, and their loss as one batch, in nats."""
     images = ranker.image_features(held_out.images)
     text = ranker.text_features(held_out.captions)
-    return measure_features(ranker, images, text, held_out, loss)
+    value = held_out_loss(ranker, images, text, held_out, loss)
+    return {"held_out_loss": value, **retrieval(images, text, held_out.captions)}
 
 
-def measure_features(
+def held_out_loss(
     ranker: Ranker, images: Tensor, text: Tensor, held_out: HeldOut, loss: LossConfig
-) -> dict[str, float]:
-    """`measure`, where the features [n, E] of the pairs are there already."""
+) -> float:
+    """The loss, in nats, of held-out pairs as one batch, of their features [n, E]."""
     scale = ranker.model.scale().detach().cpu()
     with torch.inference_mode():
         value = contrastive_loss(images, text, scale, held_out.concepts, loss, alone=True)
-    return {"held_out_loss": value.item(), **retrieval(images, text, held_out.captions)}
+    return value.item()
 
 
 def spoiled_accuracy(ranker: Ranker, groups: Sequence[Group]) -> float:

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,9 +44,9 @@ TINY_DALLE = [
 
 
 def folder_config(script: str, *overrides: str) -> Any:
-    return load_config(
-        SCHEMAS[script], "", ["--config", str(CONFIGS / script / "folder.yaml"), *overrides]
-    )
+    file = "dvae/folder-vqgan.yaml" if script == "vqgan" else f"{script}/folder.yaml"
+    schema = SCHEMAS["dvae" if script == "vqgan" else script]
+    return load_config(schema, "", ["--config", str(CONFIGS / file), *overrides])
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:
@@ -60,17 +59,11 @@ def test_there_is_a_preset_of_each_size_for_each_script() -> None:
     assert {tuple(sizes) for sizes in presets.values()} == {("small", "base", "large")}
 
 
-def vqgan_config(*overrides: str) -> Any:
-    file = ["--config", str(CONFIGS / "dvae/folder-vqgan.yaml")]
-    return load_config(TrainDVAE, "", [*file, *overrides])
-
-
 @pytest.mark.parametrize("script", [*SCHEMAS, "vqgan"])
 def test_each_size_builds_and_the_next_one_is_larger(script: str) -> None:
     counts = []
     for size in ("small", "base", "large"):
-        written = vqgan_config if script == "vqgan" else partial(folder_config, script)
-        config = written(f"size={size}")
+        config = folder_config(script, f"size={size}")
         assert config.run.passes > 0
         assert config.optimiser.decay_updates == config.run.updates
         with weightless():
@@ -87,7 +80,7 @@ def test_each_size_builds_and_the_next_one_is_larger(script: str) -> None:
 def test_sizes_of_the_three_scripts_fit_one_another() -> None:
     for size in ("small", "base"):
         dvae, dalle, clip = (folder_config(script, f"size={size}") for script in SCHEMAS)
-        vqgan = vqgan_config(f"size={size}")
+        vqgan = folder_config("vqgan", f"size={size}")
         shapes = [(c.model.image_size, c.model.grid, c.model.codebook_size) for c in (dvae, vqgan)]
         assert shapes[0] == shapes[1]
         assert clip.model.image_size == dvae.model.image_size
@@ -307,7 +300,7 @@ def test_a_model_to_start_from_gives_its_sizes() -> None:
     assert dalle.tokenizer == "models/emoji/tokenizer"
     dvae = folder_config("dvae", "init=models/shapes/tokenizer")
     assert (dvae.model.network.width, dvae.model.network.bottleneck) == (64, 4)
-    vqgan = vqgan_config("init=models/emoji/tokenizer")
+    vqgan = folder_config("vqgan", "init=models/emoji/tokenizer")
     assert (vqgan.model.network.decoder.blocks, vqgan.model.codebook_size) == (1, 2048)
     clip = folder_config("clip", "init=models/emoji/reranker")
     assert (clip.model.vision.width, clip.model.text.width) == (192, 160)

@@ -89,35 +89,29 @@ class VQGAN(ImageTokenizer):
         """Return the loss of pixels and codes; nothing in it depends on `step`."""
         options = self.config.objective
         if options.decoder_only:
-            return self._decoder_loss(images)
+            codes = self.encode(images)
+            return self._pixel_loss(images, codes, self.quantiser.vectors(codes))
         vectors = self.latents(images)
         with _exact(vectors):
             quantised = self.quantiser(vectors)
-        drawn = self.draw(quantised.vectors)
-        pixels = PIXEL_LOSSES[options.pixel_loss](drawn, images)
-        total = (
-            options.pixel_weight * pixels
+        report = self._pixel_loss(images, quantised.codes, quantised.vectors)
+        report.total = (
+            report.total
             + options.commitment * quantised.commitment
             + options.codebook_weight * quantised.codebook
             + quantised.regulariser
         )
-        metrics = {
-            f"pixel_{options.pixel_loss}": pixels.detach(),
-            "commitment": quantised.commitment.detach(),
-            **usage(quantised.codes, self.vocab_size),
-            **quantised.metrics,
-        }
-        return LossReport(total, metrics, drawn)
+        report.metrics |= {"commitment": quantised.commitment.detach(), **quantised.metrics}
+        return report
 
-    def _decoder_loss(self, images: Tensor) -> LossReport:
-        """Return the loss of pixels alone, of the images that decoding makes of the codes."""
+    def _pixel_loss(self, images: Tensor, codes: Tensor, vectors: Tensor) -> LossReport:
+        """Return the loss of pixels alone, of the images drawn from the vectors of codes."""
         options = self.config.objective
-        codes = self.encode(images)
-        drawn = self.draw(self.quantiser.vectors(codes).detach())
+        drawn = self.draw(vectors)
         pixels = PIXEL_LOSSES[options.pixel_loss](drawn, images)
-        metrics: dict[str, float | Tensor] = {f"pixel_{options.pixel_loss}": pixels.detach()}
-        metrics |= usage(codes, self.vocab_size)
-        return LossReport(options.pixel_weight * pixels, metrics, drawn)
+        name = f"pixel_{options.pixel_loss}"
+        metrics = {name: pixels.detach(), **usage(codes, self.vocab_size)}
+        return LossReport(options.pixel_weight * pixels, {**metrics}, drawn)
 
     def compile_networks(self) -> None:
         leave_uncompiled(self, Attention)

@@ -29,11 +29,11 @@ img { max-width: 100%; } pre { overflow-x: auto; background: #f4f4f4; padding: .
 
 def write_report(ablation: Ablation, cells: Sequence[Cell], out: Path) -> Path:
     """Write all that the finished cells say into `out`; return the page."""
-    found = rows(ablation, cells)
+    found, origin = rows(ablation, cells), where()
     write_text(out / "table.md", markdown(ablation, found))
     write_text(out / "table.csv", csv_table(ablation, found))
     write_text(out / "cells.csv", csv_cells(cells))
-    commands = [f"# {where()}", *(line for cell in cells for line in cell.commands)]
+    commands = [f"# {origin}", *(line for cell in cells for line in cell.commands)]
     write_text(out / "commands.sh", "\n".join(commands) + "\n")
     drawings = {
         "Over the sweep": draw_sweep(ablation, found, out / "sweep.png"),
@@ -41,7 +41,7 @@ def write_report(ablation: Ablation, cells: Sequence[Cell], out: Path) -> Path:
         "Samples": draw_samples(ablation, cells, out / "samples.png"),
     }
     images = [(title, path) for title, path in drawings.items() if path]
-    write_text(out / PAGE, _page(ablation, cells, found, images))
+    write_text(out / PAGE, _page(ablation, cells, found, images, origin))
     return out / PAGE
 
 
@@ -57,6 +57,7 @@ def _page(
     cells: Sequence[Cell],
     found: Sequence[Row],
     images: Sequence[tuple[str, Path]],
+    origin: str,
 ) -> str:
     title = html.escape(ablation.question or "An ablation")
     budget = ablation.budget if ablation.script != "evaluate" else None
@@ -78,7 +79,7 @@ def _page(
         data = base64.b64encode(path.read_bytes()).decode("ascii")
         parts.append(f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{data}">')
     commands = html.escape("\n".join(line for cell in cells for line in cell.commands))
-    parts.append(f"<h2>Commands</h2><p>{html.escape(where())}</p><pre>{commands}</pre>")
+    parts.append(f"<h2>Commands</h2><p>{html.escape(origin)}</p><pre>{commands}</pre>")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -12,6 +12,7 @@ from dalle_base.data.shapes.checker import (
     check,
     read_objects,
     summarise,
+    tallies,
 )
 from dalle_base.data.shapes.corpus import described_scene, example
 from dalle_base.data.shapes.drawing import PALETTE, render
@@ -52,4 +53,5 @@ __all__ = [
     "read_objects",
     "render",
     "summarise",
+    "tallies",
 ]

@@ -6,7 +6,7 @@ colour into an object; bring the object's outline to a standard area and positio
 with the outlines of the known shapes, brought there in the same way.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from itertools import permutations, product
@@ -121,12 +121,21 @@ def summarise(results: Iterable[CheckResult]) -> dict[str, float]:
     results = list(results)
     if not results:
         raise UserError("no images were checked, so there is nothing to summarise")
-    rates = {"exact": sum(r.exact for r in results) / len(results)}
+    return {name: sum(held) / sum(stated) for name, (held, stated) in tallies(results).items()}
+
+
+def tallies(results: Sequence[CheckResult]) -> dict[str, tuple[list[int], list[int]]]:
+    """Return what holds of each image, and of how much: `exact` of one, attributes by kind.
+
+    Kinds of which no caption states any are left out.
+    """
+    found = {"exact": ([int(result.exact) for result in results], [1] * len(results))}
     for kind in KINDS:
-        held = [bool(h) for r in results for h in getattr(r, kind)]
-        if held:
-            rates[kind] = sum(held) / len(held)
-    return rates
+        attributes = [getattr(result, kind) for result in results]
+        stated = [len(each) for each in attributes]
+        if any(stated):
+            found[kind] = ([sum(map(bool, each)) for each in attributes], stated)
+    return found
 
 
 def read_objects(image: Image.Image) -> list[ObservedObject]:
