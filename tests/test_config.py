@@ -21,7 +21,6 @@ from dalle_base.data.sources.shapes import ShapesConfig
 from dual_encoder.model import DualEncoder
 from dual_encoder.text import SPECIAL
 from dvae.kinds import tokenizer_class
-from experiments.dvae_ablations import SMALL, VARIANTS
 from train_clip import TrainDualEncoder
 from train_dalle import TrainDALLE
 from train_dvae import TrainDVAE
@@ -341,14 +340,6 @@ def test_broken_yaml_is_one_line_that_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"broken\.yaml") as error:
         read_yaml(path)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_ablation_is_a_config(name: str) -> None:
-    overrides = [text.format(half=100) for text in (*SMALL, *VARIANTS[name])]
-    config = load_config(TrainDVAE, "", ["--config", str(CONFIGS / "dvae/emoji.yaml"), *overrides])
-    with weightless():
-        tokenizer_class(config.tokenizer)(config.model)
 
 
 def test_a_bare_no_is_the_precision_of_that_name() -> None:
