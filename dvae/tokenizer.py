@@ -37,6 +37,15 @@ class Elb(NamedTuple):
         return -(self.nll + self.kl)
 
 
+class Drawn(NamedTuple):
+    """Images of latents, and the codes that they were rounded to."""
+
+    images: Tensor
+    """[B, 3, H, W] in about [0, 1], not clamped, with a gradient for the latents."""
+    codes: Tensor
+    """[B, R, C]."""
+
+
 def leave_uncompiled(network: nn.Module, kind: type[nn.Module]) -> None:
     """Keep torch.compile out of the modules of a kind: of attention.
 
@@ -82,6 +91,25 @@ class ImageTokenizer(nn.Module, ABC):
         Raises `UserError` for a tokenizer that has none.
         """
         raise UserError(f"{type(self).__name__} has no codebook: codebook_init=false")
+
+    def latents(self, codes: Tensor) -> Tensor:
+        """Return latents [B, D, R, C] that `draw_latents` rounds to these codes [B, R, C].
+
+        They are what an optimiser may move (drawing guided by CLIP); what D is, the kind decides.
+        Raises `UserError` for a tokenizer through which no gradient goes.
+        """
+        raise UserError(f"{type(self).__name__} cannot be differentiated through: no latents")
+
+    def draw_latents(self, latents: Tensor) -> Drawn:
+        """Round latents [B, D, R, C] to codes and draw them, the gradient going straight through.
+
+        R and C may be other than the tokenizer's own where its networks are convolutions. Raises
+        `UserError` as `latents` does.
+        """
+        raise UserError(f"{type(self).__name__} cannot be differentiated through: no latents")
+
+    def limit_latents(self, latents: Tensor) -> None:
+        """Bring latents back, in place, to where there are codes; by default all places are good."""
 
     def hidden_weights(self) -> list[Tensor]:
         """Return the weights between hidden layers, which some optimisers treat as matrices

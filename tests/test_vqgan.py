@@ -64,7 +64,7 @@ def build(config: VQGANConfig, seed: int = 0) -> VQGAN:
             parameter.data.add_(torch.randn_like(parameter) * 0.05)
     if isinstance(model.quantiser, Codebook):  # codes as different as vectors are
         with torch.no_grad():
-            found = rows(model.latents(torch.rand(8, 3, config.image_size, config.image_size)))
+            found = rows(model.encoded(torch.rand(8, 3, config.image_size, config.image_size)))
         table(model).data = found[torch.randperm(len(found))[: config.codebook_size]]
     return model
 
@@ -573,9 +573,9 @@ def test_every_network_option_builds_the_grid_it_says(grid: int, changes: dict[s
 def test_dropout_acts_in_training_alone() -> None:
     model = build(tiny(network={"dropout": 0.5}))
     images = torch.rand(1, 3, 12, 12)
-    assert not torch.equal(model.latents(images), model.latents(images))
+    assert not torch.equal(model.encoded(images), model.encoded(images))
     model.eval()
-    assert torch.equal(model.latents(images), model.latents(images))
+    assert torch.equal(model.encoded(images), model.encoded(images))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_base.common.schema import validate_all
-from dvae.tokenizer import ImageTokenizer, LossReport, leave_uncompiled
+from dvae.tokenizer import Drawn, ImageTokenizer, LossReport, leave_uncompiled
 from dvae.vqgan.config import VQGANConfig
 from dvae.vqgan.networks import Attention, Decoder, Encoder
 from dvae.vqgan.quantisers import make_quantiser
@@ -40,7 +40,7 @@ class VQGAN(ImageTokenizer):
             for part in (self.encoder, self.quant_conv, self.quantiser):
                 part.requires_grad_(False)
 
-    def latents(self, images: Tensor) -> Tensor:
+    def encoded(self, images: Tensor) -> Tensor:
         """Return the vectors [B, D, R, C] that are quantised, in float32, of images in [0, 1]."""
         features = self.encoder(2 * images - 1)
         with _exact(features):
@@ -77,7 +77,7 @@ class VQGAN(ImageTokenizer):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        vectors = self.latents(images)
+        vectors = self.encoded(images)
         with _exact(vectors):
             return self.quantiser.codes(vectors)
 
@@ -85,13 +85,24 @@ class VQGAN(ImageTokenizer):
     def decode(self, codes: Tensor) -> Tensor:
         return self.draw(self.quantiser.vectors(codes)).clamp(0, 1)
 
+    def latents(self, codes: Tensor) -> Tensor:
+        return self.quantiser.latents(codes).detach()
+
+    def draw_latents(self, latents: Tensor) -> Drawn:
+        with _exact(latents):
+            vectors, codes = self.quantiser.relax(latents)
+        return Drawn(self.draw(vectors), codes)
+
+    def limit_latents(self, latents: Tensor) -> None:
+        self.quantiser.limit(latents)
+
     def loss(self, images: Tensor, step: int) -> LossReport:
         """Return the loss of pixels and codes; nothing in it depends on `step`."""
         options = self.config.objective
         if options.decoder_only:
             codes = self.encode(images)
             return self._pixel_loss(images, codes, self.quantiser.vectors(codes))
-        vectors = self.latents(images)
+        vectors = self.encoded(images)
         with _exact(vectors):
             quantised = self.quantiser(vectors)
         report = self._pixel_loss(images, quantised.codes, quantised.vectors)

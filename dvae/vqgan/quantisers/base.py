@@ -55,6 +55,20 @@ class Quantiser(nn.Module, ABC):
     def forward(self, vectors: Tensor) -> Quantised:
         """Quantise in training. Codebooks that learn without gradients do so here."""
 
+    def latents(self, codes: Tensor) -> Tensor:
+        """Return latents [B, E, R, C] that `relax` rounds to codes; by default the codes' vectors."""
+        return self.vectors(codes)
+
+    def relax(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors [B, D, R, C] of the codes nearest to latents, with the gradient going
+        straight through, and the codes [B, R, C]. Unlike in training nothing is drawn or learned.
+        """
+        codes = self.codes(latents)
+        return straight_through(latents, self.vectors(codes)), codes
+
+    def limit(self, latents: Tensor) -> None:
+        """Bring latents back, in place, to where there are codes."""
+
     @property
     def learns(self) -> bool:
         """Whether a forward pass is one of training."""
@@ -122,6 +136,14 @@ class Codebook(Quantiser):
 
     def vectors(self, codes: Tensor) -> Tensor:
         return nn.functional.embedding(codes, self.codebook).movedim(-1, 1)
+
+    @torch.no_grad()
+    def limit(self, latents: Tensor) -> None:
+        """Keep each channel within the codebook's range (as VQGAN+CLIP's programs do)."""
+        low, high = (
+            edge(dim=0)[:, None, None] for edge in (self.codebook.amin, self.codebook.amax)
+        )
+        latents.clamp_(low, high)
 
     @torch.no_grad()
     def replace_dead(self, vectors: Tensor) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,6 +39,14 @@ class Cosine(Codebook):
 
     def vectors(self, codes: Tensor) -> Tensor:
         return F.normalize(super().vectors(codes), dim=1)
+
+    def relax(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        return super().relax(F.normalize(latents, dim=1))
+
+    @torch.no_grad()
+    def limit(self, latents: Tensor) -> None:
+        """Bring each vector to length 1."""
+        latents.copy_(F.normalize(latents, dim=1))
 
     def forward(self, vectors: Tensor) -> Quantised:
         vectors = F.normalize(vectors, dim=1)

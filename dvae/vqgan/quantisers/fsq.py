@@ -57,14 +57,23 @@ class FSQ(Quantiser):
         steps = (codes[..., None] // self.places) % self.levels - self.levels // 2
         return (steps / (self.levels // 2)).movedim(-1, 1)
 
-    def forward(self, vectors: Tensor) -> Quantised:
-        bounded = self._bounded(vectors)
+    def latents(self, codes: Tensor) -> Tensor:
+        half, offset = self._range()
+        steps = self.vectors(codes) * self._of_grid(self.levels // 2)
+        return ((steps + offset) / half).atanh() - (offset / half).atanh()
+
+    def relax(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        bounded = self._bounded(latents)
         steps = bounded.round()
         scale = self._of_grid(self.levels // 2)
+        return straight_through(bounded, steps) / scale, self._number(steps.long())
+
+    def forward(self, vectors: Tensor) -> Quantised:
+        drawn, codes = self.relax(vectors)
         zero = vectors.new_zeros(())
         return Quantised(
-            straight_through(bounded, steps) / scale,
-            self._number(steps.long()),
+            drawn,
+            codes,
             commitment=zero,
             codebook=zero,
             regulariser=zero,
@@ -72,11 +81,14 @@ class FSQ(Quantiser):
 
     def _bounded(self, vectors: Tensor) -> Tensor:
         """Return values squeezed so that rounding gives each its number of levels, about 0."""
-        levels = self._of_grid(self.levels)
-        half = (levels - 1) / 2 * REACH
-        # An even number of levels has one more below 0 than above.
-        offset = (levels % 2 == 0) * 0.5
+        half, offset = self._range()
         return (vectors + (offset / half).atanh()).tanh() * half - offset
+
+    def _range(self) -> tuple[Tensor, Tensor]:
+        """Return half of what tanh is stretched to, and how far its middle lies below 0."""
+        levels = self._of_grid(self.levels)
+        # An even number of levels has one more below 0 than above.
+        return (levels - 1) / 2 * REACH, (levels % 2 == 0) * 0.5
 
     def _number(self, steps: Tensor) -> Tensor:
         digits = steps + self._of_grid(self.levels // 2)

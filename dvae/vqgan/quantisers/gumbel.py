@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dalle_base.common.bounds import Above0, Weight
+from dvae.latents import hard_softmax, logits_of
 from dvae.objective import gumbel_softmax
 from dvae.vqgan.quantisers.base import Quantised, Quantiser
 
@@ -38,6 +39,15 @@ class Gumbel(Quantiser):
 
     def vectors(self, codes: Tensor) -> Tensor:
         return nn.functional.embedding(codes, self.codebook).movedim(-1, 1)
+
+    def latents(self, codes: Tensor) -> Tensor:
+        """Return logits [B, K, R, C]."""
+        return logits_of(codes, self.codebook_size)
+
+    def relax(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors of the largest logits [B, K, R, C], and the codes."""
+        one_hots, codes = hard_softmax(latents)
+        return torch.einsum("bkrc,kd->bdrc", one_hots, self.codebook), codes
 
     def forward(self, vectors: Tensor) -> Quantised:
         logits = self.project(vectors)
