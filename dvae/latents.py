@@ -3,8 +3,11 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from dvae.objective import reconstruction_of
+from dvae.tokenizer import Drawn, ImageTokenizer
 
 
 def logits_of(codes: Tensor, codebook_size: int) -> Tensor:
@@ -23,3 +26,19 @@ def hard_softmax(logits: Tensor) -> tuple[Tensor, Tensor]:
     hard = F.one_hot(codes, logits.shape[1]).movedim(-1, 1)
     soft = logits.softmax(dim=1)
     return hard.to(soft.dtype) + (soft - soft.detach()), codes
+
+
+class LatentLogits(ImageTokenizer):
+    """A tokenizer whose decoder reads one-hot codes: its latents are their logits [B, K, R, C]."""
+
+    decoder: nn.Module
+
+    def latents(self, codes: Tensor) -> Tensor:
+        """Return logits whose largest ones are these codes."""
+        return logits_of(codes, self.vocab_size)
+
+    def draw_latents(self, latents: Tensor) -> Drawn:
+        """Draw the codes of the largest logits, with the gradient of the softmax."""
+        one_hots, codes = hard_softmax(latents)
+        maps = self.decoder(one_hots)
+        return Drawn(reconstruction_of(maps[:, :3].float()), codes)

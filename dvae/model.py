@@ -6,20 +6,13 @@ from torch import Tensor
 from dalle_base.common.schema import validate_all
 from dvae.config import DVAEConfig
 from dvae.elb import WithBound
-from dvae.latents import hard_softmax, logits_of
-from dvae.networks import (
-    Decoder,
-    Encoder,
-    GridAttention,
-    map_pixels,
-    one_hot,
-    unmap_pixels,
-)
-from dvae.objective import negative_elb, reconstruction_of
-from dvae.tokenizer import Drawn, LossReport, leave_uncompiled
+from dvae.latents import LatentLogits
+from dvae.networks import Decoder, Encoder, GridAttention, map_pixels, one_hot, unmap_pixels
+from dvae.objective import negative_elb
+from dvae.tokenizer import LossReport, leave_uncompiled
 
 
-class DiscreteVAE(WithBound):
+class DiscreteVAE(LatentLogits, WithBound):
     """Encoder, Gumbel-softmax relaxation and decoder."""
 
     def __init__(self, config: DVAEConfig) -> None:
@@ -31,9 +24,8 @@ class DiscreteVAE(WithBound):
         self.rows = self.columns = config.grid
         self.encoder = Encoder(config.network, config.codebook_size)
         self.decoder = Decoder(config.network, config.codebook_size)
-        if config.objective.decoder_only:
-            # Data-parallel wrappers would wait for gradients that never come.
-            self.encoder.requires_grad_(False)
+        # Data-parallel wrappers would wait for gradients that never come.
+        self.encoder.requires_grad_(not config.objective.decoder_only)
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the posterior's logits [B, K, R, C] for images in [0, 1]."""
@@ -65,14 +57,6 @@ class DiscreteVAE(WithBound):
     def decode(self, codes: Tensor) -> Tensor:
         maps = self.decoder(one_hot(codes, self.vocab_size, next(self.parameters()).dtype))
         return unmap_pixels(torch.sigmoid(maps[:, :3].float()))
-
-    def latents(self, codes: Tensor) -> Tensor:
-        return logits_of(codes, self.vocab_size)
-
-    def draw_latents(self, latents: Tensor) -> Drawn:
-        one_hots, codes = hard_softmax(latents)
-        maps = self.decoder(one_hots)
-        return Drawn(reconstruction_of(maps[:, :3].float()), codes)
 
     def loss(self, images: Tensor, step: int) -> LossReport:
         """Return the negative ELB a pixel value; see `negative_elb`."""

@@ -108,8 +108,12 @@ class ImageTokenizer(nn.Module, ABC):
         """
         raise UserError(f"{type(self).__name__} cannot be differentiated through: no latents")
 
+    def latent_unit(self) -> float:
+        """Return the spread of latents, in which an optimiser's steps are measured."""
+        return 1.0
+
     def limit_latents(self, latents: Tensor) -> None:
-        """Bring latents back, in place, to where there are codes; by default all places are good."""
+        """Bring latents back, in place, to where there are codes: by default anywhere."""
 
     def hidden_weights(self) -> list[Tensor]:
         """Return the weights between hidden layers, which some optimisers treat as matrices

@@ -9,8 +9,8 @@ from dalle_base.common.errors import UserError
 from dvae.config import DVAEConfig, NetworkConfig
 from dvae.model import DiscreteVAE
 from dvae.tokenizer import ImageTokenizer
-from dvae.vqgan.config import VQGANConfig
 from dvae.vqgan.config import NetworkConfig as VQGANNetworkConfig
+from dvae.vqgan.config import VQGANConfig
 from dvae.vqgan.model import VQGAN
 from dvae.vqgan.quantisers import QUANTISERS
 
@@ -44,7 +44,7 @@ def tokenizer(kind: str) -> ImageTokenizer:
     )
     model = VQGAN(config).eval()
     if hasattr(model.quantiser, "codebook"):
-        torch.nn.init.normal_(model.quantiser.codebook)
+        torch.nn.init.normal_(model.quantiser.codebook)  # type: ignore[arg-type]
     return model
 
 
@@ -99,6 +99,15 @@ def test_limits_are_the_codebooks_own_range_of_each_channel() -> None:
     model.limit_latents(latents)
     assert torch.equal(latents.amax(dim=(0, 2, 3)), codebook.amax(dim=0))
     assert torch.equal(latents.amin(dim=(0, 2, 3)), codebook.amin(dim=0))
+
+
+def test_steps_are_measured_in_the_spread_of_the_codes() -> None:
+    model = tokenizer("vq")
+    one = model.latent_unit()
+    model.quantiser.codebook.data.mul_(7).add_(3)  # type: ignore[operator,union-attr]
+    assert one == pytest.approx(1, abs=0.2)
+    assert model.latent_unit() == pytest.approx(7 * one)
+    assert tokenizer("dvae").latent_unit() == 1
 
 
 def test_cosine_latents_come_back_to_length_one() -> None:

@@ -93,6 +93,9 @@ class VQGAN(ImageTokenizer):
             vectors, codes = self.quantiser.relax(latents)
         return Drawn(self.draw(vectors), codes)
 
+    def latent_unit(self) -> float:
+        return self.quantiser.unit()
+
     def limit_latents(self, latents: Tensor) -> None:
         self.quantiser.limit(latents)
 

@@ -56,7 +56,7 @@ class Quantiser(nn.Module, ABC):
         """Quantise in training. Codebooks that learn without gradients do so here."""
 
     def latents(self, codes: Tensor) -> Tensor:
-        """Return latents [B, E, R, C] that `relax` rounds to codes; by default the codes' vectors."""
+        """Return latents [B, E, R, C] that `relax` rounds to codes: by default their vectors."""
         return self.vectors(codes)
 
     def relax(self, latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,6 +65,10 @@ class Quantiser(nn.Module, ABC):
         """
         codes = self.codes(latents)
         return straight_through(latents, self.vectors(codes)), codes
+
+    def unit(self) -> float:
+        """Return the spread of latents, in which steps are measured."""
+        return 1.0
 
     def limit(self, latents: Tensor) -> None:
         """Bring latents back, in place, to where there are codes."""
@@ -136,6 +140,10 @@ class Codebook(Quantiser):
 
     def vectors(self, codes: Tensor) -> Tensor:
         return nn.functional.embedding(codes, self.codebook).movedim(-1, 1)
+
+    def unit(self) -> float:
+        """Return the standard deviation of the codes' values about each channel's mean."""
+        return self.codebook.detach().var(dim=0).mean().sqrt().item()
 
     @torch.no_grad()
     def limit(self, latents: Tensor) -> None:

@@ -43,6 +43,10 @@ class Cosine(Codebook):
     def relax(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         return super().relax(F.normalize(latents, dim=1))
 
+    def unit(self) -> float:
+        """Return a value of a vector of length 1, root mean square."""
+        return self.width**-0.5
+
     @torch.no_grad()
     def limit(self, latents: Tensor) -> None:
         """Bring each vector to length 1."""
