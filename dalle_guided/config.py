@@ -38,9 +38,9 @@ class CutoutsConfig:
 class GuidanceConfig:
     """How an image is found."""
 
-    steps: Annotated[int, Bounds(1, 100_000)] = 150
+    steps: Annotated[int, Bounds(1, 100_000)] = 200
     """Updates of the latents at most."""
-    step_size: Above0 = 0.1
+    step_size: Above0 = 0.15
     """Of Adam, which moves the latents alone, in units of their spread (`latent_unit`). Programs
     before this one took 0.05 to 0.2, without a unit."""
     image_weight: Weight = 0.0

@@ -249,11 +249,17 @@ class DualEncoder(nn.Module):
                 f"text of shape {list(text.shape)}: the model reads at most "
                 f"[B, {self.config.text_length}]"
             )
+        return self.read_text(text)[0]
+
+    def read_text(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of texts as `encode_text` returns them, [B, E], and what the tower makes of each
+        position, [B, T, width]; behind a text's end that means nothing.
+        """
         x = self.token_embedding(text.clamp(min=0)) + self.positional_embedding[: text.shape[1]]
         x = self.ln_final(self.transformer(x))
         end = (text != PADDING).sum(dim=1) - 1
-        x = x[torch.arange(len(x), device=x.device), end]
-        return self._normalised(x @ self.text_projection)
+        last = x[torch.arange(len(x), device=x.device), end]
+        return self._normalised(last @ self.text_projection), x
 
     def _normalised(self, x: Tensor) -> Tensor:
         # In the parameters' type: with mixed precision, x is a rounded one.

@@ -1,0 +1,156 @@
+"""DALL-E 2's decoder: train diffusion over pixels, given image embeddings (unCLIP, section 2.1)."""
+
+import dalle_base.common.interrupts  # noqa: F401  # isort: skip  # first of all
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from dalle_base.common.bounds import From0, From1, ShareBelow1
+from dalle_base.common.errors import UserError, command
+from dalle_base.common.free import Free, Place
+from dalle_base.data.config import DataConfig, TextConfig
+from dalle_base.data.sources import SOURCES, resolve_data
+from dalle_base.training.changes import load_run_config
+from dalle_base.training.config import OptimiserConfig, RunConfig, check_keep
+from dalle_base.training.layers import complete_layers
+from unclip.config import DecoderConfig
+
+if TYPE_CHECKING:
+    from dalle_base.training.run import Run
+    from unclip.decoder import Decoder
+    from unclip.examples import Training
+
+USAGE = """
+usage: python train_decoder.py [--config configs/unclip/NAME-decoder.yaml] [key=value ...]
+       python train_decoder.py --config configs/unclip/emoji-decoder.yaml
+
+Trains a decoder over a frozen dual encoder on captioned images and writes run.out/model. The same
+command resumes an interrupted run.
+"""
+SMALLER = "lower run.batch_size or the sizes of the model, or raise model.patch"
+PREVIEWED = 8
+"""Held-out images that are decoded at each measurement."""
+
+
+@dataclass
+class TrainDecoder:
+    """All of a decoder's training."""
+
+    encoder: Annotated[str, Place("encoder")] = "models/emoji/reranker"
+    """Folder of the frozen dual encoder."""
+    model: DecoderConfig = field(default_factory=DecoderConfig)
+    """The U-Net and its diffusion."""
+    image_drop: ShareBelow1 = 0.1
+    """Share of embeddings that training hides, for guidance; 0.1 in the paper."""
+    text_drop: ShareBelow1 = 0.5
+    """Share of captions that training hides, besides; 0.5 in the paper."""
+    text: TextConfig = field(default_factory=TextConfig)
+    """How captions vary."""
+    data: Annotated[DataConfig, Place("data")] = field(
+        default_factory=SOURCES["folder"], metadata={"resolve": resolve_data}
+    )
+    """The captioned images."""
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    """The optimiser."""
+    run: RunConfig = field(default_factory=RunConfig)
+    """Length and output."""
+    init: Annotated[str, Place("init")] = ""
+    """Folder of a decoder of the same size to start from, if any: fine-tuning."""
+    keep: Free[str] = "best"
+    """Which model the run's folder holds: best (by the loss of held-out images) or last."""
+    held_out_images: Free[From0] = 128
+    """How many held-out images are measured (0: all)."""
+    sampling_steps: Free[From1] = 25
+    """Steps by which the samples of a measurement are decoded."""
+
+    @classmethod
+    def prepare(cls, layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return config layers with shares of the run as numbers."""
+        return complete_layers(cls, "decoder", layers, {})
+
+    def validate(self) -> None:
+        """Raise `UserError` on impossible values."""
+        check_keep(self.keep)
+        if self.run.accumulate > 1:
+            raise UserError("run.accumulate is 1 here: raise run.batch_size")
+
+
+@command
+def main() -> None:
+    config = load_run_config(TrainDecoder, USAGE, sys.argv[1:])
+    from dalle_base.common.device import enough_memory
+    from dalle_base.training.run import Run
+
+    with enough_memory(SMALLER), Run(config) as run:
+        train(config, run)
+
+
+def train(config: TrainDecoder, run: "Run") -> None:
+    """Train, measure, and keep the decoder in the run's folder."""
+    import torch
+
+    from dalle_base.common.checkpoint import start_from
+    from dalle_base.training.trainer import Trainer
+    from unclip.checkpoint import make_decoder, save_decoder
+    from unclip.decoder import Condition
+    from unclip.examples import chosen, open_training, random_steps
+    from unclip.metrics import measure_decoder
+    from unclip.reading import embed_images
+
+    device = run.accelerator.device
+    training = open_training(config, run, config.model.image_size)
+    encoder, measured = training.encoder, training.held_out
+    decoder = make_decoder(config.model, encoder.model.config)
+    if init := run.init_folder(""):
+        run.start(lambda: start_from(decoder, Path(init)), init)
+    trainer = Trainer(decoder, config.optimiser, run.accelerator)
+    run.resume(trainer)
+    embedding = embed_images(encoder, measured.images)
+    run.introduce(training.described, len(measured.images), "held_out_loss")
+
+    for _ in run.updates():
+        images, text = next(training.batches)
+        count = len(images)
+        # Each is hidden by itself: of a twentieth of the images nothing is seen.
+        no_image, no_text = (
+            chosen(count, share, device) for share in (config.image_drop, config.text_drop)
+        )
+        condition = Condition(embed_images(encoder, images), text, no_image, no_text)
+        steps = random_steps(count, config.model.noise.steps, device)
+        loss = trainer.model(images, condition, steps, torch.randn_like(images)).mean()
+        lr, value = trainer.lr, trainer.update(loss)
+        run.log({"lr": lr, "loss": value})
+        if run.measures():
+            figures = measure_decoder(trainer.average, measured.images, embedding, measured.text)
+            run.log(figures, now=True)
+            best = run.is_best("held_out_loss", figures["held_out_loss"], lower=True)
+            if best or config.keep == "last":
+                save_decoder(run.folder / "model", trainer.average, encoder)
+            preview(run, trainer.average, training, config.sampling_steps)
+    run.conclude(f"best held-out loss {run.best('held_out_loss'):.4f}")
+
+
+def preview(run: "Run", decoder: "Decoder", training: "Training", steps: int) -> None:
+    """Write a grid of held-out images over what is decoded of their embeddings."""
+    import torch
+
+    from dalle_base.common.images import grid, save_image, to_image
+    from unclip.decoder import shown
+    from unclip.metrics import noise_like
+    from unclip.reading import embed_images
+
+    held_out = training.held_out
+    images, text = held_out.images[:PREVIEWED], held_out.text.part(slice(PREVIEWED))
+    condition = shown(embed_images(training.encoder, images), text, read=True)
+    *_, drawn = decoder.sample(condition, noise_like(images), steps)
+    both = [to_image(image) for image in torch.cat([images, drawn])]
+    labels = [caption[:10] for caption in training.captions[: len(images)]]
+    sheet = grid(both, len(images), [*labels, *labels], "held-out images, and decoded", scale=2)
+    save_image(sheet, run.folder / "samples" / f"{run.trainer.step:07d}.png")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,176 @@
+"""Adding noise, the losses of predicting it, and steps backwards; schedules are diffusers'."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+from torch import Tensor
+
+from unclip.config import SCHEDULES, NoiseConfig
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""From noisy data [B, ...] and steps [B] to a prediction."""
+
+
+def noise_schedule(config: NoiseConfig) -> DDPMScheduler:
+    """Return the schedule by which noise is added in training."""
+    learned = config.variance == "learned"
+    return DDPMScheduler(
+        num_train_timesteps=config.steps,
+        beta_schedule=SCHEDULES[config.schedule],
+        prediction_type=config.prediction,
+        variance_type="learned_range" if learned else "fixed_small",
+        clip_sample=False,
+    )
+
+
+def target_of(schedule: DDPMScheduler, clean: Tensor, noise: Tensor, steps: Tensor) -> Tensor:
+    """Return what a network should predict of clean data and the noise added to it."""
+    prediction = schedule.config["prediction_type"]
+    if prediction == "sample":
+        return clean
+    return noise if prediction == "epsilon" else schedule.get_velocity(clean, noise, steps)
+
+
+def diffusion_loss(
+    config: NoiseConfig,
+    schedule: DDPMScheduler,
+    predict: Predict,
+    clean: Tensor,
+    steps: Tensor,
+    noise: Tensor,
+) -> Tensor:
+    """Return the loss of each example, [B]: mean squared error, and a learned variance's bound.
+
+    Args:
+        config: what is predicted.
+        schedule: `noise_schedule(config)`.
+        predict: the network; with a learned variance it returns twice the channels.
+        clean: data [B, C, ...].
+        steps: int64 [B], from 0.
+        noise: like `clean`.
+    """
+    noisy = schedule.add_noise(clean, noise, steps)
+    predicted = predict(noisy, steps).float()
+    target = target_of(schedule, clean, noise, steps)
+    if config.variance == "fixed":
+        return (predicted - target).square().flatten(1).mean(dim=1)
+    predicted, spread = predicted.chunk(2, dim=1)
+    simple = (predicted - target).square().flatten(1).mean(dim=1)
+    bound = variance_bound(schedule, clean, noisy, predicted.detach(), spread, steps)
+    # Times the steps: the bound is a sum over them (arXiv 2102.09672).
+    return simple + config.bound_weight * config.steps * bound
+
+
+def variance_bound(
+    schedule: DDPMScheduler,
+    clean: Tensor,
+    noisy: Tensor,
+    predicted: Tensor,
+    spread: Tensor,
+    steps: Tensor,
+) -> Tensor:
+    """Return each example's term of the variational bound, [B], in bits a value, whose gradient
+    reaches the variance alone.
+
+    The logarithm of the variance lies between those of the posterior and of the step's own noise,
+    by `spread` from -1 to 1 (arXiv 2102.09672, equation 15). At step 0 the term is the negative
+    log-likelihood of the data as a density.
+    """
+    shape = (-1,) + (1,) * (clean.ndim - 1)
+    products = schedule.alphas_cumprod.to(clean)
+    now = products[steps].view(shape)
+    before = torch.where(steps > 0, products[(steps - 1).clamp(min=0)], 1.0).view(shape)
+    beta = 1 - now / before
+    posterior = (1 - before) / (1 - now) * beta
+    # At step 0 the posterior has no spread: the next step's stands in for it, as in the source.
+    first = (1 - products[0]) / (1 - products[1]) * (1 - products[1] / products[0])
+    low = posterior.clamp(min=first.item()).log()
+    share = (spread + 1) / 2
+    log_variance = share * beta.log() + (1 - share) * low
+    original = original_of(schedule, noisy, predicted, now).clamp(-1, 1)
+    weights = before.sqrt() * beta / (1 - now), (now / before).sqrt() * (1 - before) / (1 - now)
+    true_mean, mean = (weights[0] * start + weights[1] * noisy for start in (clean, original))
+    squares = (true_mean - mean).square()
+    divergence = 0.5 * (
+        log_variance - low + (low - log_variance).exp() + squares * (-log_variance).exp() - 1
+    )
+    likelihood = 0.5 * (
+        math.log(2 * math.pi) + log_variance + (clean - mean).square() * (-log_variance).exp()
+    )
+    terms = torch.where(steps.view(shape) > 0, divergence, likelihood)
+    return terms.flatten(1).mean(dim=1) / math.log(2)
+
+
+def original_of(schedule: DDPMScheduler, noisy: Tensor, predicted: Tensor, now: Tensor) -> Tensor:
+    """Return the clean data that a prediction means, given the share of signal ᾱ."""
+    prediction = schedule.config["prediction_type"]
+    if prediction == "sample":
+        return predicted
+    if prediction == "epsilon":
+        return (noisy - (1 - now).sqrt() * predicted) / now.sqrt()
+    return now.sqrt() * noisy - (1 - now).sqrt() * predicted
+
+
+def guided(predict: Predict, scale: float, variance: bool) -> Predict:
+    """Return predictions with classifier-free guidance (arXiv 2207.12598).
+
+    Args:
+        predict: of twice the batch: with its condition, then without.
+        scale: 1 is no guidance.
+        variance: whether the second half of the channels is a variance: that with the condition
+            is taken, unguided.
+    """
+
+    def both(noisy: Tensor, steps: Tensor) -> Tensor:
+        with_it, without = predict(torch.cat([noisy, noisy]), torch.cat([steps, steps])).chunk(2)
+        mixed = without + scale * (with_it - without)
+        if not variance:
+            return mixed
+        middle = mixed.shape[1] // 2
+        return torch.cat([mixed[:, :middle], with_it[:, middle:]], dim=1)
+
+    return both
+
+
+@torch.no_grad()
+def denoise(
+    config: NoiseConfig,
+    predict: Predict,
+    start: Tensor,
+    steps: int,
+    eta: float = 0.0,
+    noises: Callable[[int], Tensor] | None = None,
+    limit: float = 0.0,
+) -> Iterator[Tensor]:
+    """Yield data after each step from noise (DDIM, arXiv 2010.02502).
+
+    Args:
+        config: of the network's training.
+        predict: the network; a learned variance is left out of account by DDIM.
+        start: noise [B, C, ...].
+        steps: how many.
+        eta: share of fresh noise, 0 to 1.
+        noises: the noise of each step [B, C, ...], where eta is above 0.
+        limit: clean data lies from -limit to limit; 0: anywhere.
+    """
+    schedule = DDIMScheduler(
+        num_train_timesteps=config.steps,
+        beta_schedule=SCHEDULES[config.schedule],
+        prediction_type=config.prediction,
+        clip_sample=limit > 0,
+        clip_sample_range=limit or 1.0,
+        set_alpha_to_one=True,
+        timestep_spacing="trailing",
+    )
+    schedule.set_timesteps(min(steps, config.steps))
+    data = start
+    for number, step in enumerate(schedule.timesteps.tolist()):
+        at = torch.full((len(data),), step, dtype=torch.long, device=data.device)
+        predicted = predict(data, at).float()
+        if config.variance == "learned":
+            predicted = predicted.chunk(2, dim=1)[0]
+        fresh = noises(number).to(data) if eta and noises else None
+        data = schedule.step(predicted, step, data, eta=eta, variance_noise=fresh).prev_sample
+        yield data
