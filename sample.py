@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from dalle.request import Request, parse_request
 from dalle_base.common.errors import UserError, command
 from dalle_base.common.files import prepare_folder, slug
+from dalle_base.common.model_folders import UNCLIP, asks_for
+from unclip.script import sample_unclip
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +26,8 @@ PREVIEWED = 16
 
 @command
 def main() -> int:
+    if asks_for(UNCLIP, sys.argv[1:]):
+        return sample_unclip(__doc__)
     request = parse_request(__doc__)
     from dalle_base.common.device import announce, choose_device, enough_memory
 
@@ -36,8 +40,7 @@ def main() -> int:
         if request.only_asks:
             print(answer(model, request))
             return 0
-        folder = prepare_folder(request.out / slug(request.text), "set --out")
-        return sample(model, request, folder)
+        return sample(model, request, prepare_folder(request.out / slug(request.text), "set --out"))
 
 
 def load(request: Request, device: "torch.device") -> "tuple[TextToImage, Request]":
@@ -57,9 +60,7 @@ def load(request: Request, device: "torch.device") -> "tuple[TextToImage, Reques
     )
     if model.reranker is None and (request.rerank or request.top):
         raise UserError(f"{request.model} has no {RERANKER} to rank with: name one by --reranker")
-    own = asdict(model.sampling)
-    for name in request.asked:
-        del own[name]
+    own = {k: v for k, v in asdict(model.sampling).items() if k not in request.asked}
     sampling = replace(request.sampling, **own)
     guided = sampling.guidance_scale != 1
     batch_size = fitting_batch(model.transformer, int(request.memory * 1e9), guided=guided)
@@ -90,8 +91,7 @@ def sample(model: "TextToImage", request: Request, folder: Path) -> int:
     samples, stopped = sample_all(model, request, given, folder)
     count, scores = len(samples.images), None
     if model.reranker:
-        weight = request.sampling.likelihood_weight
-        samples, scores = best_first(model, samples, request.top, weight)
+        samples, scores = best_first(model, samples, request)
     sheet, record = write(folder, request, samples, given, scores)
     if stopped:
         left = request.sampling.candidates - count
@@ -133,7 +133,7 @@ def sample_all(
 
 
 def best_first(
-    model: "TextToImage", samples: "Samples", top: int | None, likelihood_weight: float
+    model: "TextToImage", samples: "Samples", request: Request
 ) -> "tuple[Samples, list[float]]":
     """Return the candidates as the reranker orders them, `top` at most, and their scores."""
     from dual_encoder.rank import cut
@@ -141,8 +141,8 @@ def best_first(
     where = cut(model.reranker, samples.captions[0]) if model.reranker else None
     if where:
         print(f"warning: the reranker's {where}", file=sys.stderr)
-    scores = model.rank(samples, likelihood_weight)
-    order = scores.argsort(descending=True, stable=True)[:top]
+    scores = model.rank(samples, request.sampling.likelihood_weight)
+    order = scores.argsort(descending=True, stable=True)[: request.top]
     return samples.select(order.tolist()), scores[order].tolist()
 
 

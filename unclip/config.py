@@ -135,7 +135,7 @@ class UnclipSampling:
     """Classifier-free guidance of the decoder; 1: none."""
     eta: Annotated[float, Bounds(0, 1)] = 0.0
     """Noise of the decoder's steps: 0 is DDIM (arXiv 2010.02502), 1 as much as DDPM's."""
-    text: bool = True
+    read_text: bool = True
     """Whether the decoder reads the caption as well."""
 
 

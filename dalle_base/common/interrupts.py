@@ -12,7 +12,8 @@ QUIET = 130
 """Exit status after Ctrl-C, as shells have it."""
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
 _WITH_SCRIPTS = (
-    *(".", "dalle", "dalle_base", "dalle_evaluation", "dalle_published", "dual_encoder", "dvae"),
+    *(".", "dalle", "dalle_base", "dalle_evaluation", "dalle_guided"),
+    *("dalle_published", "dual_encoder", "dvae", "unclip"),
     *("corpora", "experiments", "benchmarks"),
 )
 _state = {"started": False}

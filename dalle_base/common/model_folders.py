@@ -4,7 +4,7 @@ Needs no torch, so that configs can be read by what a folder says.
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from dalle_base.common.errors import UserError
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 TEXT_TO_IMAGE, TOKENIZER = "text-to-image model", "image tokenizer"
-DUAL_ENCODER, RUN = "dual encoder", "run's checkpoint"
+DUAL_ENCODER, RUN, UNCLIP = "dual encoder", "run's checkpoint", "DALL-E 2"
 """Kinds of models, as messages name them."""
 NAMES = ("model", "tokenizer", "reranker", "checkpoint")
 """Folders of models inside other folders, the likeliest to be meant first."""
@@ -58,8 +58,9 @@ def kind_of(folder: Path) -> str:
         stored = read_yaml(folder / CONFIG)
     except UserError:
         return ""
-    if "dual_encoder" in stored:
-        return DUAL_ENCODER
+    for key, kind in (("dual_encoder", DUAL_ENCODER), ("unclip", UNCLIP)):
+        if key in stored:
+            return kind
     if "model" not in stored:
         return ""
     if (folder / "text.json").is_file():
@@ -67,6 +68,14 @@ def kind_of(folder: Path) -> str:
     if "text" in stored:  # the config of a run that reads captions
         return RUN
     return TOKENIZER if "tokenizer" in stored else ""
+
+
+def asks_for(kind: str, arguments: Sequence[str]) -> bool:
+    """Whether the `--model` of a command line's arguments is of a kind."""
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        if before == "--model" or word.startswith("--model="):
+            return kind_of(in_checkout(word.removeprefix("--model="))) == kind
+    return False
 
 
 def _a(kind: str) -> str:

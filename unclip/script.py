@@ -1,0 +1,183 @@
+"""sample.py for a DALL-E 2: sample candidates, write each of them, a labelled grid and a record."""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dalle_base.common.errors import UserError
+from dalle_base.common.files import prepare_folder, slug
+from unclip.config import UnclipSampling, sampling_of
+from unclip.request import FLAGS, UnclipRequest, parse_unclip_request
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unclip.model import Decoded, Unclip
+
+PREVIEWED = 16
+"""Images of a batch that --preview shows."""
+
+
+def sample_unclip(description: str | None, argv: Sequence[str] | None = None) -> int:
+    """Do what a command line asks of a DALL-E 2. Raises `UserError`."""
+    request = parse_unclip_request(description, argv)
+    from dalle_base.common.device import announce, choose_device, enough_memory
+
+    device = choose_device(request.device)
+    announce(device)
+    try:
+        from unclip.model import load_unclip
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"a DALL-E 2 needs {error.name}: pip install 'dalle-from-scratch[unclip]'"
+        ) from None
+    with enough_memory("sample fewer --candidates, or use --device cpu"):
+        model = load_unclip(request.model, device)
+        request = replace(request, settings=asdict(sampling_of(model.sampling, request.settings)))
+        warn_of_cut(model, request.text)
+        embedding = given_embedding(model, request)
+        folder = prepare_folder(request.out / slug(request.text), "set --out")
+        decoded = sample_all(model, request, embedding, folder)
+        scores = model.rank(decoded)
+        order = scores.argsort(descending=True, stable=True)[: request.top].tolist()
+        sheet = write(folder, request, decoded.select(order), scores[order].tolist())
+    kept = f"the best {len(order)} of " if len(order) < request.candidates else ""
+    print(f"wrote {kept}{request.candidates} candidates to {folder} and the grid {sheet}")
+    return 0
+
+
+def warn_of_cut(model: "Unclip", caption: str) -> None:
+    """Say where the dual encoder stops reading a caption, if it is too long."""
+    from dual_encoder.rank import cut
+
+    if where := cut(model.encoder, caption):
+        print(f"warning: {where}", file=sys.stderr)
+
+
+def given_embedding(model: "Unclip", request: UnclipRequest) -> "Tensor | None":
+    """Return the embedding [1, E] to decode: an image's, or one between two; None: the prior's.
+
+    Raises `UserError` for an image that cannot be read.
+    """
+    from unclip.model import slerp
+
+    start = None
+    if request.image is not None:
+        start = model.embedding_of(read_image("--image", request.image))
+    if request.blend_image is None and request.blend_text is None:
+        return start
+    if start is None:
+        start = drawn_embedding(model, request, request.text)
+    if request.blend_image is not None:
+        other = model.embedding_of(read_image("--blend-image", request.blend_image))
+    else:
+        other = drawn_embedding(model, request, request.blend_text or "")
+    return slerp(start, other, request.blend)
+
+
+def drawn_embedding(model: "Unclip", request: UnclipRequest, caption: str) -> "Tensor":
+    """Return the embedding [1, E] that the prior draws of a caption, for all candidates alike."""
+    from unclip.reading import read_captions
+
+    sampling = UnclipSampling(**request.settings)
+    noise = model.noises([(request.seed, 0)], sampling)[0]
+    return model.embed(read_captions(model.encoder, [caption]), noise, sampling)
+
+
+def read_image(flag: str, path: Path) -> Any:
+    """Return a user's image. Raises `UserError`."""
+    from dalle_base.common.images import UnreadableImageError, open_image
+
+    try:
+        return open_image(path, str(path))
+    except UnreadableImageError as error:
+        raise UserError(f"{flag}: not a readable image: {error}") from None
+
+
+def sample_all(
+    model: "Unclip", request: UnclipRequest, embedding: "Tensor | None", folder: Path
+) -> "Decoded":
+    """Return the candidates, with a progress bar and perhaps a preview."""
+    from tqdm import tqdm
+
+    from dalle.record import write_preview
+    from dalle_base.common.images import to_image
+
+    with tqdm(desc="sampling", unit="step", dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int, images: "Tensor") -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+            if request.preview:
+                some = [to_image(image) for image in images[:PREVIEWED]]
+                write_preview(folder / "preview.png", some, request.text)
+
+        return model.generate(
+            request.text,
+            request.candidates,
+            request.seed,
+            request.first,
+            sampling=UnclipSampling(**request.settings),
+            embeddings=embedding,
+            progress=progress,
+        )
+
+
+def write(
+    folder: Path, request: UnclipRequest, decoded: "Decoded", scores: Sequence[float]
+) -> Path:
+    """Write candidates, grid and record; return the grid's path. Raises `UserError`: cannot."""
+    from dalle.record import GRID, RECORD, sheet
+
+    names = [f"{request.seed}-{k:03d}.png" for k in decoded.candidates]
+    candidates = [
+        {
+            "file": name,
+            "candidate": candidate,
+            "score": score,
+            "command": repeat_command(request, candidate),
+            "embedding": embedding,
+        }
+        for name, candidate, score, embedding in zip(
+            names, decoded.candidates, scores, decoded.embeddings.tolist(), strict=True
+        )
+    ]
+    record = {
+        "text": request.text,
+        "model": str(request.model),
+        "seed": request.seed,
+        **request.settings,
+        "image": str(request.image) if request.image else None,
+        "candidates": candidates,
+    }
+    labels = [f"#{k}  {s:.1f}" for k, s in zip(decoded.candidates, scores, strict=True)]
+    try:
+        for name, image in zip(names, decoded.images, strict=True):
+            image.save(folder / name)
+        sheet(decoded.images, labels, request.text).save(folder / GRID)
+        (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write into {folder}: {error.strerror}; set --out") from None
+    return folder / GRID
+
+
+def repeat_command(request: UnclipRequest, candidate: int) -> str:
+    """Return the command line that samples one candidate alone."""
+    words: list[Any] = ["python", "sample.py", "--text", request.text, "--model", request.model]
+    words += ["--seed", request.seed, "--first", candidate, "--candidates", 1]
+    for name, value in request.settings.items():
+        flag = FLAGS.get(name, "--" + name.replace("_", "-"))
+        if isinstance(value, bool):
+            words += [flag if value else flag.replace("--", "--no-", 1)]
+        else:
+            words += [flag, value]
+    for name in ("image", "blend_image", "blend_text"):
+        if (value := getattr(request, name)) is not None:
+            words += ["--" + name.replace("_", "-"), value]
+    if request.blend_image is not None or request.blend_text is not None:
+        words += ["--blend", request.blend]
+    return shlex.join(map(str, words))
