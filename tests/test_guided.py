@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rankers import untrained
 from torch.nn import functional as F
 
 import guide as guide_script
 from dalle.checkpoint import load_text_to_image
 from dalle.text_to_image import TextToImage
 from dalle_base.common.errors import UserError
-from dalle_base.data.text_training import train_text
 from dalle_guided.config import CutoutsConfig, GuidanceConfig
 from dalle_guided.cutouts import cut_out, placements
 from dalle_guided.drawing import Drawing, Measured, draw, draw_guided, guide
@@ -26,9 +26,6 @@ from dalle_guided.prompts import Prompt, parse_prompts
 from dalle_guided.record import some
 from dalle_guided.request import guide_command, parse_guide_request
 from dalle_guided.starts import codes_of, grid_of, random_codes
-from dual_encoder.config import DualEncoderConfig, TowerConfig
-from dual_encoder.model import DualEncoder
-from dual_encoder.ranker import Ranker
 from dvae.config import DVAEConfig, NetworkConfig
 from dvae.model import DiscreteVAE
 
@@ -40,23 +37,8 @@ def tokenizer() -> DiscreteVAE:
     return DiscreteVAE(config).eval().requires_grad_(False)
 
 
-def encoder(seed: int = 0, size: int = 16) -> Ranker:
-    torch.manual_seed(seed)
-    text = train_text(["a red heart", "a blue cat", "flag"], 300)
-    config = DualEncoderConfig(
-        embed_dim=12,
-        image_size=size,
-        patch_size=4,
-        vision=TowerConfig(width=16, layers=1, heads=2),
-        vocab_size=text.vocab_size + 2,
-        text_length=12,
-        text=TowerConfig(width=16, layers=1, heads=2),
-    )
-    return Ranker(DualEncoder(config).eval().requires_grad_(False), text)
-
-
 def target(text: str = "a red heart:1|blue:-0.3", **options: Any) -> Target:
-    return Target(encoder(**options), parse_prompts(text))
+    return Target(untrained(**options), parse_prompts(text))
 
 
 def test_prompts_have_weights_and_captions_may_have_colons() -> None:
@@ -147,7 +129,7 @@ def test_views_are_the_seeds_and_differ_from_each_other() -> None:
 
 def test_the_distance_is_that_along_the_sphere() -> None:
     goal = target()
-    views = torch.rand(5, 3, 16, 16)
+    views = torch.rand(5, 3, goal.size, goal.size)
     features = goal.encoder.model.encode_image(views)
     prompts = goal.encoder.text_features(["a red heart", "blue"])
     expected = 0.0
@@ -160,7 +142,7 @@ def test_the_distance_is_that_along_the_sphere() -> None:
 
 def test_the_score_is_a_weighted_mean_of_cosines() -> None:
     goal = target()
-    image = torch.rand(1, 3, 16, 16)
+    image = torch.rand(1, 3, goal.size, goal.size)
     cosines = goal.encoder.model.encode_image(image)[0] @ goal.features.T
     expected = (cosines[0] - 0.3 * cosines[1]) / 1.3
     assert goal.score(image) == pytest.approx(expected.item(), abs=1e-6)
@@ -168,13 +150,13 @@ def test_the_score_is_a_weighted_mean_of_cosines() -> None:
 
 
 def test_an_image_prompt_is_nearest_to_its_own_image(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    goal = Target(encoder(), [Prompt(image=tmp_path / "a.png")])
+    goal = Target(untrained(), [Prompt(image=tmp_path / "a.png")])
     own = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
     assert goal.score(own) == pytest.approx(1, abs=1e-5)
     with pytest.raises(UserError, match="not a readable image"):
-        Target(encoder(), [Prompt(image=tmp_path / "none.png")])
+        Target(untrained(), [Prompt(image=tmp_path / "none.png")])
 
 
 def test_a_clamp_lets_back_in_and_not_further_out() -> None:
@@ -277,16 +259,16 @@ def test_a_gradient_that_is_not_finite_is_named() -> None:
 
 
 def test_features_that_are_not_finite_are_named_before_anything_is_drawn() -> None:
-    broken = encoder()
+    broken = untrained()
     broken.model.text_projection.data.fill_(float("inf"))
     with pytest.raises(UserError, match="not finite"):
         Target(broken, parse_prompts("a red heart"))
 
 
 def test_the_api_is_one_call() -> None:
-    model = TextToImage(None, None, tokenizer(), reranker=encoder())  # type: ignore[arg-type]
+    model = TextToImage(None, None, tokenizer(), reranker=untrained())  # type: ignore[arg-type]
     config = GuidanceConfig(steps=2, cutouts=CutoutsConfig(count=2))
-    drawing = draw_guided(model, "a red heart", config=config, second=encoder(seed=1))
+    drawing = draw_guided(model, "a red heart", config=config, second=untrained(seed=1))
     assert drawing.image.size == (16, 16)
     assert drawing.best.second is not None
     model.reranker = None

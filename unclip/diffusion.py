@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDPMScheduler
 from torch import Tensor
 
 from unclip.config import SCHEDULES, NoiseConfig
@@ -144,33 +145,38 @@ def denoise(
     noises: Callable[[int], Tensor] | None = None,
     limit: float = 0.0,
 ) -> Iterator[Tensor]:
-    """Yield data after each step from noise (DDIM, arXiv 2010.02502).
+    """Yield data after each step from noise (DDIM, arXiv 2010.02502, equation 12).
 
     Args:
         config: of the network's training.
-        predict: the network; a learned variance is left out of account by DDIM.
+        predict: the network.
         start: noise [B, C, ...].
-        steps: how many.
-        eta: share of fresh noise, 0 to 1.
+        steps: how many, evenly over all.
+        eta: share of fresh noise, 0 to 1; at 1 a learned variance is used.
         noises: the noise of each step [B, C, ...], where eta is above 0.
         limit: clean data lies from -limit to limit; 0: anywhere.
     """
-    schedule = DDIMScheduler(
-        num_train_timesteps=config.steps,
-        beta_schedule=SCHEDULES[config.schedule],
-        prediction_type=config.prediction,
-        clip_sample=limit > 0,
-        clip_sample_range=limit or 1.0,
-        set_alpha_to_one=True,
-        timestep_spacing="trailing",
-    )
-    schedule.set_timesteps(min(steps, config.steps))
+    schedule = noise_schedule(config)
+    products = schedule.alphas_cumprod.to(start)
+    # The first is the noisiest step that was trained on; the last leads to clean data.
+    count = min(steps, config.steps)
+    at = [round((count - k) * config.steps / count) - 1 for k in range(count)]
     data = start
-    for number, step in enumerate(schedule.timesteps.tolist()):
-        at = torch.full((len(data),), step, dtype=torch.long, device=data.device)
-        predicted = predict(data, at).float()
+    for number, (step, following) in enumerate(pairwise([*at, -1])):
+        now = products[step]
+        before = products[following] if following >= 0 else torch.ones_like(now)
+        where = torch.full((len(data),), step, dtype=torch.long, device=data.device)
+        predicted, spread = predict(data, where).float(), None
         if config.variance == "learned":
-            predicted = predicted.chunk(2, dim=1)[0]
-        fresh = noises(number).to(data) if eta and noises else None
-        data = schedule.step(predicted, step, data, eta=eta, variance_noise=fresh).prev_sample
+            predicted, spread = predicted.chunk(2, dim=1)
+        clean = original_of(schedule, data, predicted, now)
+        clean = clean.clamp(-limit, limit) if limit else clean
+        noise = (data - now.sqrt() * clean) / (1 - now).sqrt()
+        deviation = eta * ((1 - before) / (1 - now) * (1 - now / before)).sqrt()
+        data = before.sqrt() * clean + (1 - before - deviation**2).clamp(min=0).sqrt() * noise
+        if eta and noises and following >= 0:
+            if spread is not None and eta == 1:
+                share, beta = (spread + 1) / 2, 1 - now / before
+                deviation = beta ** (share / 2) * deviation ** (1 - share)
+            data = data + deviation * noises(number).to(data)
         yield data
