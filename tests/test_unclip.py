@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from builders import weightless
 from PIL import Image
 from rankers import log_lines, plain, untrained
 
@@ -17,7 +18,8 @@ import train_decoder
 import train_prior
 from dalle_base.common.config import load_config
 from dalle_base.common.errors import UserError
-from dual_encoder.checkpoint import save_dual_encoder
+from dual_encoder.checkpoint import read_config, save_dual_encoder
+from dual_encoder.config import DualEncoderConfig
 from dual_encoder.ranker import Ranker
 from unclip.checkpoint import (
     load_decoder,
@@ -30,7 +32,7 @@ from unclip.checkpoint import (
 )
 from unclip.config import DecoderConfig, NoiseConfig, PriorConfig, UnclipSampling
 from unclip.decoder import Condition, Decoder, shown
-from unclip.diffusion import denoise, diffusion_loss, guided, noise_schedule, variance_bound
+from unclip.diffusion import denoise, diffusion_loss, guided, signal_shares, variance_bound
 from unclip.metrics import measure_decoder, measure_prior
 from unclip.model import Unclip, load_unclip, slerp
 from unclip.prior import Prior
@@ -85,7 +87,7 @@ def none(count: int) -> torch.Tensor:
 
 def test_the_cosine_schedule_is_the_papers() -> None:
     """ᾱ(t) = cos²((t/T + 0.008)/1.008 · π/2), up to its value at 0 (arXiv 2102.09672)."""
-    products = noise_schedule(NoiseConfig(steps=1000)).alphas_cumprod
+    products = signal_shares(NoiseConfig(steps=1000))
     for step in (0, 10, 499, 900):
         at = [math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2 for t in ((step + 1) / 1000, 0)]
         assert products[step].item() == pytest.approx(at[0] / at[1], rel=1e-3)
@@ -94,10 +96,10 @@ def test_the_cosine_schedule_is_the_papers() -> None:
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_the_loss_is_zero_for_what_was_added_and_its_square_otherwise(prediction: str) -> None:
     config = NoiseConfig(steps=50, prediction=prediction)
-    schedule = noise_schedule(config)
+    shares = signal_shares(config)
     clean, noise = torch.randn(2, 3, 4, dtype=torch.float64).unbind()
     steps = torch.tensor([0, 20, 49])
-    share = schedule.alphas_cumprod.double()[steps][:, None]
+    share = shares.double()[steps][:, None]
     right = {
         "sample": clean,
         "epsilon": noise,
@@ -109,7 +111,7 @@ def test_the_loss_is_zero_for_what_was_added_and_its_square_otherwise(prediction
         seen.append(noisy)
         return right + 0.5
 
-    losses = diffusion_loss(config, schedule, predict, clean, steps, noise)
+    losses = diffusion_loss(config, shares, predict, clean, steps, noise)
     torch.testing.assert_close(losses, torch.full((3,), 0.25), check_dtype=False)
     torch.testing.assert_close(
         seen[0], share.sqrt() * clean + (1 - share).sqrt() * noise, check_dtype=False
@@ -119,15 +121,16 @@ def test_the_loss_is_zero_for_what_was_added_and_its_square_otherwise(prediction
 def test_the_bound_is_that_of_its_definition() -> None:
     """Against divergences of Gaussians whose moments come from Bayes' rule, step by step."""
     config = NoiseConfig(steps=20, variance="learned")
-    schedule = noise_schedule(config)
-    products = schedule.alphas_cumprod.double()
+    products = signal_shares(config).double()
     clean = torch.rand(3, 2, 5, dtype=torch.float64) * 2 - 1
     noise, error = torch.randn(2, 3, 2, 5, dtype=torch.float64).unbind()
     spread = torch.rand(3, 2, 5, dtype=torch.float64) * 2 - 1
     steps = torch.tensor([0, 1, 13])
-    noisy = schedule.add_noise(clean, noise, steps)
+    share = products[steps][:, None, None]
+    noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
     predicted = noise + 0.1 * error
-    found = variance_bound(schedule, clean, noisy, predicted, spread, steps)
+    original = (noisy - (1 - share).sqrt() * predicted) / share.sqrt()
+    found = variance_bound(products, clean, noisy, original, spread, steps)
     for row, t in enumerate(steps.tolist()):
         now, before = products[t], products[t - 1] if t else torch.tensor(1.0).double()
         alpha = now / before
@@ -163,7 +166,7 @@ def test_the_bound_trains_the_variance_and_the_square_the_rest() -> None:
     out = torch.randn(2, 6, 4, requires_grad=True)
     clean, noise = torch.randn(2, 2, 3, 4).unbind()
     steps = torch.tensor([3, 9])
-    loss = diffusion_loss(config, noise_schedule(config), lambda *_: out, clean, steps, noise)
+    loss = diffusion_loss(config, signal_shares(config), lambda *_: out, clean, steps, noise)
     loss.sum().backward()
     assert out.grad is not None
     expected = 2 * (out.detach()[:, :3] - noise) / noise[0].numel()
@@ -175,7 +178,7 @@ def test_the_bound_trains_the_variance_and_the_square_the_rest() -> None:
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_a_network_that_knows_the_data_leads_back_to_it(prediction: str, eta: float) -> None:
     config = NoiseConfig(prediction=prediction)
-    products = noise_schedule(config).alphas_cumprod
+    products = signal_shares(config)
     clean = torch.rand(2, 3, 4) * 2 - 1
 
     def predict(noisy: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
@@ -192,7 +195,7 @@ def test_a_network_that_knows_the_data_leads_back_to_it(prediction: str, eta: fl
 def test_steps_back_have_the_posteriors_moments() -> None:
     """With eta 1 and all steps, one is a draw of q(x_{t-1} | x_t, x_0) (DDPM)."""
     config = NoiseConfig(steps=8, prediction="sample")
-    products = noise_schedule(config).alphas_cumprod
+    products = signal_shares(config)
     clean, start = torch.full((4000, 1), 0.7), torch.full((4000, 1), -0.4)
     noises = torch.randn(8, 4000, 1, generator=torch.Generator().manual_seed(0))
     first = next(denoise(config, lambda *_: clean, start, 8, 1.0, lambda k: noises[k]))
@@ -419,16 +422,26 @@ def test_folders_come_back_and_know_their_dual_encoder(tmp_path: Path) -> None:
     assert loaded.generate("blue").images[0].size == (16, 16)
 
 
-@pytest.mark.parametrize("name", ["prior", "decoder"])
-def test_shipped_configs_are_what_their_scripts_take(name: str) -> None:
-    schema = {"prior": train_prior.TrainPrior, "decoder": train_decoder.TrainDecoder}[name]
-    for path in sorted(Path("configs/unclip").glob(f"*-{name}.yaml")):
-        config = load_config(schema, "", ["--config", str(path)])
-        with torch.device("meta"):
-            encoder = untrained().model.config if path.stem.startswith("paper") else None
-        if encoder is None:
-            continue
-        assert config.run.updates >= 600_000
+@pytest.mark.parametrize(
+    ("schema", "make", "sizes"),
+    [
+        (train_prior.TrainPrior, make_prior, {"paper": 1.2e9, "emoji": 2.0e6}),
+        (train_decoder.TrainDecoder, make_decoder, {"paper": 2.9e9, "emoji": 5.4e6}),
+    ],
+    ids=["prior", "decoder"],
+)
+def test_shipped_configs_make_models_of_the_size_that_they_say(
+    schema: Any, make: Callable[..., torch.nn.Module], sizes: dict[str, float]
+) -> None:
+    name = make.__name__.removeprefix("make_")
+    for kind, size in sizes.items():
+        config = load_config(schema, "", ["--config", f"configs/unclip/{kind}-{name}.yaml"])
+        encoder = DualEncoderConfig()
+        if kind == "emoji":
+            encoder = read_config(Path(config.encoder)).dual_encoder
+        with weightless():
+            made = make(config.model, encoder)
+        assert sum(p.numel() for p in made.parameters()) == pytest.approx(size, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_base.common.schema import validate_all
 from unclip.config import DecoderConfig
-from unclip.diffusion import denoise, diffusion_loss, guided, noise_schedule
+from unclip.diffusion import Predict, denoise, diffusion_loss, guided, signal_shares
 from unclip.reading import Caption
 
 
@@ -63,6 +64,7 @@ class Decoder(nn.Module):
         crossed = [level in config.attention for level in levels]
         down = tuple("CrossAttnDownBlock2D" if yes else "DownBlock2D" for yes in crossed)
         up = tuple("CrossAttnUpBlock2D" if yes else "UpBlock2D" for yes in reversed(crossed))
+        heads: Any = tuple(width // config.head_width for width in config.channels)
         self.network = UNet2DConditionModel(
             sample_size=config.image_size // config.patch,
             in_channels=self.values,
@@ -74,7 +76,7 @@ class Decoder(nn.Module):
             mid_block_type="UNetMidBlock2DCrossAttn",
             cross_attention_dim=config.context_width,
             # diffusers' name for it says a width and means a number of heads.
-            attention_head_dim=tuple(width // config.head_width for width in config.channels),
+            attention_head_dim=heads,
             norm_num_groups=config.norm_groups,
             dropout=config.dropout,
             class_embed_type="projection",
@@ -84,7 +86,7 @@ class Decoder(nn.Module):
         self.project_states = nn.Linear(text_width, config.context_width)
         self.null_embedding = nn.Parameter(torch.zeros(embed_dim))
         self.null_state = nn.Parameter(torch.zeros(config.context_width))
-        self.schedule = noise_schedule(config.noise)
+        self.shares = signal_shares(config.noise)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def hidden_weights(self) -> list[Tensor]:
@@ -125,7 +127,7 @@ class Decoder(nn.Module):
         """Return the loss of each image [B, 3, H, W] in [0, 1], [B]; `noise` is of their shape."""
         return diffusion_loss(
             self.config.noise,
-            self.schedule,
+            self.shares,
             lambda noisy, at: self.predict(noisy, at, condition),
             self.pack(images),
             steps,
@@ -143,15 +145,14 @@ class Decoder(nn.Module):
     ) -> Iterator[Tensor]:
         """Yield images [B, 3, H, W] in [0, 1] after each step, from noise of that shape."""
         learned = self.config.noise.variance == "learned"
-        if guidance == 1:
 
-            def predict(noisy: Tensor, at: Tensor) -> Tensor:
-                return self.predict(noisy, at, condition)
-        else:
-            both = condition.with_and_without()
-            predict = guided(
-                lambda noisy, at: self.predict(noisy, at, both), guidance, variance=learned
-            )
+        def conditional(noisy: Tensor, at: Tensor) -> Tensor:
+            return self.predict(noisy, at, condition)
+
+        predict: Predict = conditional
+        if guidance != 1:
+            condition = condition.with_and_without()
+            predict = guided(predict, guidance, variance=learned)
         patch = self.config.patch
 
         def packed(number: int) -> Tensor:

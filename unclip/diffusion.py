@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
 from unclip.config import SCHEDULES, NoiseConfig
@@ -14,29 +15,16 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 """From noisy data [B, ...] and steps [B] to a prediction."""
 
 
-def noise_schedule(config: NoiseConfig) -> DDPMScheduler:
-    """Return the schedule by which noise is added in training."""
-    learned = config.variance == "learned"
-    return DDPMScheduler(
-        num_train_timesteps=config.steps,
-        beta_schedule=SCHEDULES[config.schedule],
-        prediction_type=config.prediction,
-        variance_type="learned_range" if learned else "fixed_small",
-        clip_sample=False,
-    )
-
-
-def target_of(schedule: DDPMScheduler, clean: Tensor, noise: Tensor, steps: Tensor) -> Tensor:
-    """Return what a network should predict of clean data and the noise added to it."""
-    prediction = schedule.config["prediction_type"]
-    if prediction == "sample":
-        return clean
-    return noise if prediction == "epsilon" else schedule.get_velocity(clean, noise, steps)
+def signal_shares(config: NoiseConfig) -> Tensor:
+    """Return ᾱ of each step, [steps]: the share of the variance that is still data's."""
+    schedule: Any = DDPMScheduler  # whose arguments are typed as literals
+    made = schedule(num_train_timesteps=config.steps, beta_schedule=SCHEDULES[config.schedule])
+    return made.alphas_cumprod
 
 
 def diffusion_loss(
     config: NoiseConfig,
-    schedule: DDPMScheduler,
+    shares: Tensor,
     predict: Predict,
     clean: Tensor,
     steps: Tensor,
@@ -46,29 +34,36 @@ def diffusion_loss(
 
     Args:
         config: what is predicted.
-        schedule: `noise_schedule(config)`.
+        shares: `signal_shares(config)`.
         predict: the network; with a learned variance it returns twice the channels.
         clean: data [B, C, ...].
         steps: int64 [B], from 0.
         noise: like `clean`.
     """
-    noisy = schedule.add_noise(clean, noise, steps)
-    predicted = predict(noisy, steps).float()
-    target = target_of(schedule, clean, noise, steps)
-    if config.variance == "fixed":
-        return (predicted - target).square().flatten(1).mean(dim=1)
-    predicted, spread = predicted.chunk(2, dim=1)
+    now = shares.to(clean)[steps].view(-1, *(1,) * (clean.ndim - 1))
+    noisy = now.sqrt() * clean + (1 - now).sqrt() * noise
+    predicted, spread = predict(noisy, steps).float(), None
+    if config.variance == "learned":
+        predicted, spread = predicted.chunk(2, dim=1)
+    target = {
+        "sample": clean,
+        "epsilon": noise,
+        "v_prediction": now.sqrt() * noise - (1 - now).sqrt() * clean,
+    }[config.prediction]
     simple = (predicted - target).square().flatten(1).mean(dim=1)
-    bound = variance_bound(schedule, clean, noisy, predicted.detach(), spread, steps)
+    if spread is None:
+        return simple
+    original = original_of(config, noisy, predicted.detach(), now)
+    bound = variance_bound(shares, clean, noisy, original, spread, steps)
     # Times the steps: the bound is a sum over them (arXiv 2102.09672).
     return simple + config.bound_weight * config.steps * bound
 
 
 def variance_bound(
-    schedule: DDPMScheduler,
+    shares: Tensor,
     clean: Tensor,
     noisy: Tensor,
-    predicted: Tensor,
+    original: Tensor,
     spread: Tensor,
     steps: Tensor,
 ) -> Tensor:
@@ -76,11 +71,11 @@ def variance_bound(
     reaches the variance alone.
 
     The logarithm of the variance lies between those of the posterior and of the step's own noise,
-    by `spread` from -1 to 1 (arXiv 2102.09672, equation 15). At step 0 the term is the negative
-    log-likelihood of the data as a density.
+    by `spread` from -1 to 1 (arXiv 2102.09672, equation 15); `original` is what the network takes
+    for the data. At step 0 the term is the negative log-likelihood of the data as a density.
     """
     shape = (-1,) + (1,) * (clean.ndim - 1)
-    products = schedule.alphas_cumprod.to(clean)
+    products = shares.to(clean)
     now = products[steps].view(shape)
     before = torch.where(steps > 0, products[(steps - 1).clamp(min=0)], 1.0).view(shape)
     beta = 1 - now / before
@@ -90,7 +85,7 @@ def variance_bound(
     low = posterior.clamp(min=first.item()).log()
     share = (spread + 1) / 2
     log_variance = share * beta.log() + (1 - share) * low
-    original = original_of(schedule, noisy, predicted, now).clamp(-1, 1)
+    original = original.clamp(-1, 1)
     weights = before.sqrt() * beta / (1 - now), (now / before).sqrt() * (1 - before) / (1 - now)
     true_mean, mean = (weights[0] * start + weights[1] * noisy for start in (clean, original))
     squares = (true_mean - mean).square()
@@ -104,12 +99,11 @@ def variance_bound(
     return terms.flatten(1).mean(dim=1) / math.log(2)
 
 
-def original_of(schedule: DDPMScheduler, noisy: Tensor, predicted: Tensor, now: Tensor) -> Tensor:
+def original_of(config: NoiseConfig, noisy: Tensor, predicted: Tensor, now: Tensor) -> Tensor:
     """Return the clean data that a prediction means, given the share of signal ᾱ."""
-    prediction = schedule.config["prediction_type"]
-    if prediction == "sample":
+    if config.prediction == "sample":
         return predicted
-    if prediction == "epsilon":
+    if config.prediction == "epsilon":
         return (noisy - (1 - now).sqrt() * predicted) / now.sqrt()
     return now.sqrt() * noisy - (1 - now).sqrt() * predicted
 
@@ -156,8 +150,7 @@ def denoise(
         noises: the noise of each step [B, C, ...], where eta is above 0.
         limit: clean data lies from -limit to limit; 0: anywhere.
     """
-    schedule = noise_schedule(config)
-    products = schedule.alphas_cumprod.to(start)
+    products = signal_shares(config).to(start)
     # The first is the noisiest step that was trained on; the last leads to clean data.
     count = min(steps, config.steps)
     at = [round((count - k) * config.steps / count) - 1 for k in range(count)]
@@ -169,7 +162,7 @@ def denoise(
         predicted, spread = predict(data, where).float(), None
         if config.variance == "learned":
             predicted, spread = predicted.chunk(2, dim=1)
-        clean = original_of(schedule, data, predicted, now)
+        clean = original_of(config, data, predicted, now)
         clean = clean.clamp(-limit, limit) if limit else clean
         noise = (data - now.sqrt() * clean) / (1 - now).sqrt()
         deviation = eta * ((1 - before) / (1 - now) * (1 - now / before)).sqrt()

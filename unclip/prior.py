@@ -1,12 +1,14 @@
 """The prior: diffusion over image embeddings, given a caption (section 2.2)."""
 
+from typing import Any
+
 import torch
-from diffusers import PriorTransformer
+from diffusers.models.transformers.prior_transformer import PriorTransformer
 from torch import Tensor, nn
 
 from dalle_base.common.schema import validate_all
 from unclip.config import PriorConfig
-from unclip.diffusion import denoise, diffusion_loss, guided, noise_schedule
+from unclip.diffusion import Predict, denoise, diffusion_loss, guided, signal_shares
 from unclip.reading import Caption
 
 ADDITIONAL = 4
@@ -42,10 +44,11 @@ class Prior(nn.Module):
         self.project_states = nn.Linear(text_width, embed_dim)
         self.null_embedding = nn.Parameter(torch.zeros(embed_dim))
         self.null_state = nn.Parameter(torch.zeros(embed_dim))
-        for table in (self.network.positional_embedding, self.network.prd_embedding):
-            nn.init.normal_(table, std=0.02)
-        self.network.tables = ("positional_embedding", "prd_embedding")
-        self.schedule = noise_schedule(config.noise)
+        network: Any = self.network
+        network.tables = ("positional_embedding", "prd_embedding")
+        for name in network.tables:
+            nn.init.normal_(getattr(network, name), std=0.02)
+        self.shares = signal_shares(config.noise)
 
     def hidden_weights(self) -> list[Tensor]:
         """Return the matrices between hidden layers, which some optimisers treat apart."""
@@ -71,7 +74,7 @@ class Prior(nn.Module):
         """Return the loss of each image embedding [B, E] under its caption, [B]."""
         return diffusion_loss(
             self.config.noise,
-            self.schedule,
+            self.shares,
             lambda noisy, at: self.predict(noisy, at, text, dropped),
             clean,
             steps,
@@ -83,14 +86,13 @@ class Prior(nn.Module):
         """Return image embeddings [B, E] of captions, from noise of that shape."""
         count = len(noise)
         shown = torch.zeros(count, dtype=torch.bool, device=noise.device)
-        if guidance == 1:
 
-            def predict(noisy: Tensor, at: Tensor) -> Tensor:
-                return self.predict(noisy, at, text, shown)
-        else:
-            twice, halves = text.twice(), torch.cat([shown, ~shown])
-            predict = guided(
-                lambda noisy, at: self.predict(noisy, at, twice, halves), guidance, variance=False
-            )
+        def conditional(noisy: Tensor, at: Tensor) -> Tensor:
+            return self.predict(noisy, at, text, shown)
+
+        predict: Predict = conditional
+        if guidance != 1:
+            text, shown = text.twice(), torch.cat([shown, ~shown])
+            predict = guided(predict, guidance, variance=False)
         *_, last = denoise(self.config.noise, predict, noise, steps)
         return last
