@@ -12,7 +12,10 @@ PACKAGES = (
     *("dalle", "dalle_base", "dalle_evaluation", "dalle_published", "dual_encoder", "dvae"),
     *("corpora", "experiments", "benchmarks"),
 )
-SCRIPTS = ("train_dvae", "train_dalle", "train_clip", "sample", "classify", "search", "evaluate")
+SCRIPTS = (
+    *("train_dvae", "train_dalle", "train_clip", "train_prior", "train_decoder"),
+    *("sample", "guide", "classify", "search", "evaluate"),
+)
 MOST_LINES, MOST_PARAMETERS = 60, 7
 ROUTE_FILES, ROUTE_LINES = 12, 1700
 SLOW_TO_IMPORT = ("torch._dynamo", "torch._inductor", "datasets", "accelerate", "matplotlib")

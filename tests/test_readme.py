@@ -22,9 +22,12 @@ import search
 from dalle.request import parse_request
 from dalle_base.common.planning import take_plan
 from dalle_base.training.changes import load_run_config
+from dalle_guided.request import parse_guide_request
 from train_clip import TrainDualEncoder
 from train_dalle import TrainDALLE
+from train_decoder import TrainDecoder
 from train_dvae import TrainDVAE
+from train_prior import TrainPrior
 
 Script = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[1]
@@ -38,7 +41,10 @@ PARSERS: dict[str, Callable[[list[str]], Any]] = {
     "train_dvae.py": lambda words: load_run_config(TrainDVAE, "", take_plan(words)[1]),
     "train_dalle.py": lambda words: load_run_config(TrainDALLE, "", take_plan(words)[1]),
     "train_clip.py": lambda words: load_run_config(TrainDualEncoder, "", take_plan(words)[1]),
+    "train_prior.py": lambda words: load_run_config(TrainPrior, "", words),
+    "train_decoder.py": lambda words: load_run_config(TrainDecoder, "", words),
     "sample.py": lambda words: parse_request(None, words),
+    "guide.py": lambda words: parse_guide_request(None, words),
     "classify.py": classify.parse_arguments,
     "search.py": search.parse_arguments,
     "evaluate.py": evaluate.parse_arguments,
@@ -46,8 +52,8 @@ PARSERS: dict[str, Callable[[list[str]], Any]] = {
 OTHERS = ("pip", "pytest", "venv")
 """Modules that are not ours."""
 INSTALLED = (
-    *("dalle", "dalle_base", "dalle_evaluation", "dalle_published"),
-    *("dual_encoder", "dvae"),
+    *("dalle", "dalle_base", "dalle_evaluation", "dalle_guided", "dalle_published"),
+    *("dual_encoder", "dvae", "unclip"),
 )
 
 
@@ -196,8 +202,12 @@ def test_the_python_that_is_shown_runs(
     monkeypatch.chdir(tmp_path)
     code = code.replace('"models/', f'"{ROOT}/models/')
     code = re.sub(r"candidates=\d+", "candidates=2", code)
+    code = re.sub(r"\bsteps=\d+", "steps=2", code)
     names: dict[str, Any] = {}
     exec(code, names)
+    if "drawing" in names:
+        assert [measured.step for measured in names["drawing"].way] == [0, 2]
+        return
     assert len(names["samples"].images) == 4
     if "best" in names:
         assert 0 <= int(names["best"]) < 4
