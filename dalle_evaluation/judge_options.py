@@ -23,8 +23,6 @@ class Judging:
 
     concepts: Concepts = CONCEPTS
     """Concepts in a group, or as many as there are."""
-    candidates: Candidates = 1
-    """Images sampled of each caption; of several, the reranker's favourite is judged as well."""
     artist: str = ""
     """Whose style the captions name; empty: the second artist in number of training images. `all`:
     anyone's but the reference's. Held-out pairs are always anyone's."""
@@ -111,7 +109,6 @@ def judging_of(options: argparse.Namespace) -> Judging | None:
         raise UserError("--judge needs --config, whose data has the concepts")
     return Judging(
         concepts=options.judge,
-        candidates=options.candidates,
         artist=options.judge_artist,
         reference=options.judge_reference,
         held_out_concepts=options.held_out_concepts,

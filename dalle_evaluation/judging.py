@@ -46,7 +46,7 @@ def ask_judge(
         "tokenizer_fingerprint": fingerprint(tokenizer.state_dict()),
     }
     if isinstance(model, TextToImage):
-        sampling = replace(request.sampling(model.sampling), candidates=judge.judging.candidates)
+        sampling = replace(request.sampling(model.sampling), candidates=request.candidates)
         settings["fingerprint"] = fingerprint(model.transformer.state_dict())
         settings["sampling"] = asdict(sampling)
         findings = judge_model(judge, model, sampling)

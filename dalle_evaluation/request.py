@@ -35,7 +35,8 @@ class Evaluation:
     split: str = BOTH
     """Split of those."""
     candidates: int = 1
-    """Images sampled of each of those; of several, the reranker's favourite is checked as well."""
+    """Images sampled of each of those and of the judge's captions; of several, the reranker's
+    favourite is looked at as well."""
     scores: int = 0
     """Held-out captions to sample and score."""
     ranker: Path | None = None
