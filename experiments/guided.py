@@ -5,7 +5,7 @@ python -m experiments.guided --model models/emoji --config configs/dalle/emoji-m
 
 Captions of the judge's known concepts, each drawn in several ways: guided from random codes, the
 best of 16 sampled by the transformer, and that one guided for some steps more. Who judges took no
-part: neither a network trained elsewhere, nor the second encoder, if one is named. The guiding encoder's
+part: a network trained elsewhere, and the second encoder, if one is named. The guiding encoder's
 own score stands beside them: where that rises and the others fall, guiding has fooled it.
 
 What has been drawn stays in the folder: the same command goes on.
