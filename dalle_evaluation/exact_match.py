@@ -12,7 +12,7 @@ from dalle_base.data.shapes.words import Split
 from dalle_evaluation.intervals import Values, ratio
 from dalle_evaluation.reconstructions import reconstructions
 from dalle_evaluation.request import BOTH
-from dalle_evaluation.sampled import sample
+from dalle_evaluation.sampled import counts_up_to, sample
 from dvae.tokenizer import ImageTokenizer
 
 
@@ -63,12 +63,6 @@ def exact_match_of_samples(
             figures[f"sample_best_of_{number}_exact"] = exact[np.arange(count), best]
             figures[f"sample_any_of_{number}_exact"] = exact[:, :number].max(axis=1)
     return figures
-
-
-def counts_up_to(most: int) -> list[int]:
-    """Return 4, 16, ... below `most`, and `most`."""
-    powers = [4**power for power in range(1, 12)]
-    return [*(number for number in powers if number < most), most]
 
 
 def rates(results: Sequence[CheckResult]) -> dict[str, Values]:

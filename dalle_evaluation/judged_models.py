@@ -24,7 +24,7 @@ from dalle_evaluation.judge import (
 from dalle_evaluation.judge_options import Judging
 from dalle_evaluation.judged_cases import KNOWN, Case, Exam
 from dalle_evaluation.reconstructions import batches_of, reconstructions
-from dalle_evaluation.sampled import sample
+from dalle_evaluation.sampled import counts_up_to, sample
 from dvae.tokenizer import ImageTokenizer
 
 TOGETHER = 64
@@ -112,16 +112,19 @@ def judge_samples(
     samples: Samples,
     likelihood_weight: float | None = None,
 ) -> dict[str, Verdict]:
-    """Judge each caption's first candidate, and of several the one that `model.rank` prefers."""
+    """Judge each caption's first candidate, and of the first 4, 16, ... and all those that
+    `model.rank` prefers.
+    """
     count = len(judge.exam.groups[group])
     candidates = len(samples.images) // count
     first = range(0, len(samples.images), candidates)
     verdicts = {ONE: judge.verdict(group, judge.features([samples.images[i] for i in first]))}
     if candidates > 1:
-        scores = model.rank(samples, likelihood_weight)
-        best = scores.view(count, candidates).argmax(dim=1).tolist()
-        chosen = [samples.images[i + k] for i, k in zip(first, best, strict=True)]
-        verdicts[f"best_of_{candidates}"] = judge.verdict(group, judge.features(chosen))
+        scores = model.rank(samples, likelihood_weight).view(count, candidates)
+        for number in counts_up_to(candidates):
+            best = scores[:, :number].argmax(dim=1).tolist()
+            chosen = [samples.images[i + k] for i, k in zip(first, best, strict=True)]
+            verdicts[f"best_of_{number}"] = judge.verdict(group, judge.features(chosen))
     return verdicts
 
 

@@ -24,3 +24,9 @@ def sample(
 
         how = replace(sampling, seed=seeds)
         return join(model.batches(captions, how, progress=show))
+
+
+def counts_up_to(most: int) -> list[int]:
+    """Return the numbers of candidates of which the best is looked at: 4, 16, ... and `most`."""
+    powers = [4**power for power in range(1, 12)]
+    return [*(number for number in powers if number < most), most]
