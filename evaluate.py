@@ -14,6 +14,7 @@ from dalle_base.common.model_folders import (
     RUN,
     TEXT_TO_IMAGE,
     TOKENIZER,
+    UNCLIP,
     find_model,
     kind_of,
 )
@@ -31,6 +32,7 @@ EVALUATORS: "Registry[Callable[[Evaluation, torch.device], Report]]" = Registry(
         TOKENIZER: "dalle_evaluation.tokenizer:evaluate_tokenizer",
         TEXT_TO_IMAGE: "dalle_evaluation.text_to_image:evaluate_text_to_image",
         DUAL_ENCODER: "dalle_evaluation.dual_encoder:evaluate_dual_encoder",
+        UNCLIP: "dalle_evaluation.unclip:evaluate_unclip",
     }
 )
 """What measures a model, by its kind."""

@@ -13,11 +13,17 @@ from builders import weightless
 from PIL import Image
 from rankers import log_lines, plain, untrained
 
+import evaluate
 import sample as sample_script
 import train_decoder
 import train_prior
 from dalle_base.common.config import load_config
 from dalle_base.common.errors import UserError
+from dalle_base.common.images import to_array, to_image, to_tensor
+from dalle_evaluation.judge_options import Judging
+from dalle_evaluation.judged_cases import KNOWN, Case, Exam
+from dalle_evaluation.judged_models import Judge
+from dalle_evaluation.unclip import judge_group
 from dual_encoder.checkpoint import read_config, save_dual_encoder
 from dual_encoder.config import DualEncoderConfig
 from dual_encoder.ranker import Ranker
@@ -579,3 +585,55 @@ def test_an_image_that_cannot_be_read_is_named(
     assert status == 2
     assert "--image: not a readable image" in error
     assert not (tmp_path / "out").exists()
+
+
+class Pooled:
+    """A network of the judge's whose features are the colours of quarters."""
+
+    def features(self, images: torch.Tensor, size: int) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
+
+
+def test_the_judge_sees_the_prior_beside_the_papers_baselines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = unclip()
+    generator = torch.Generator().manual_seed(0)
+    images = [to_image(torch.rand(3, 16, 16, generator=generator)) for _ in range(4)]
+    cases = [Case(str(i), "ink", f"blue {i}", each, each, i) for i, each in enumerate(images)]
+    exam = Exam({KNOWN: cases}, None, "ink", "oil")  # type: ignore[arg-type]
+    judge = Judge(Pooled(), exam, Judging(resamples=20))
+    real = torch.cat([model.embedding_of(image) for image in images])
+    own = Unclip.decode
+
+    def decode(self: Unclip, embedding: torch.Tensor, *others: Any) -> torch.Tensor:
+        """Of the real images' embeddings alone come the real images."""
+        if torch.equal(embedding, real):
+            return torch.stack([to_tensor([to_array(image)])[0] for image in images])
+        return own(self, embedding, *others)
+
+    monkeypatch.setattr(Unclip, "decode", decode)
+    found = judge_group(judge, model, KNOWN, candidates=5, seed=0)
+    assert [*found.verdicts] == [
+        *("one", "best_of_4", "best_of_5", "text_embedding", "real_embedding", "caption_alone"),
+        "real",
+    ]
+    assert found.verdicts["real_embedding"].top_1.value == 1
+    assert found.verdicts["one"].top_1.value < 1
+    assert len(found.samples) == found.count == 4
+
+
+def test_evaluate_measures_prior_and_decoder(
+    folder: Path, tmp_path: Path, image_folder: Path, run_script: Script
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(f"data: {{source: folder, path: '{image_folder}', held_out_share: 0.4}}")
+    words = [folder, "--config", config, "--images", "3", "--json", tmp_path / "f.json"]
+    status, _, error = run_script(evaluate.main, *words)
+    assert status == 0, error
+    figures = json.loads((tmp_path / "f.json").read_text("utf-8"))
+    assert -1 <= figures["prior_cosine_image"] <= 1
+    assert figures["decoder_held_out_loss"] > 0
+    status, _, error = run_script(evaluate.main, folder, "--checker", "2")
+    assert status == 2
+    assert "give --config" in error

@@ -19,7 +19,7 @@ from dalle_base.common.errors import UserError
 from dalle_base.common.files import write_folder
 from dalle_base.common.fingerprints import check_seal, seal
 from dalle_base.common.free import Free
-from dalle_base.common.model_folders import find_model
+from dalle_base.common.model_folders import PART, find_model
 from dalle_base.common.schema import build
 from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.config import DualEncoderConfig
@@ -29,7 +29,7 @@ from unclip.decoder import Decoder
 from unclip.prior import Prior
 from unclip.reading import check_encoder, encoder_fingerprint
 
-PRIOR, DECODER, ENCODER = "prior", "decoder", "dual_encoder"
+PRIOR, DECODER, ENCODER = PART, "decoder", "dual_encoder"
 """Folders of a DALL-E 2, and what weights know their dual encoder by."""
 
 
@@ -119,11 +119,6 @@ def _loaded(model: Any, folder: Path, saved: Any, encoder: Ranker) -> Any:
     load_into(model, read_weights(folder), folder)
     check_seal(folder, saved)
     return model.eval().requires_grad_(False)
-
-
-def is_unclip(folder: Path) -> bool:
-    """Whether a folder says that it holds a DALL-E 2."""
-    return (folder / CONFIG).is_file() and "unclip" in read_yaml(folder / CONFIG)
 
 
 def save_unclip(

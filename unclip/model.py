@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dalle.sampling import candidate_uniforms
-from dalle_base.common.checkout import in_checkout
 from dalle_base.common.errors import UserError
 from dalle_base.common.images import centre_square, to_array, to_image, to_tensor
+from dalle_base.common.model_folders import UNCLIP, find_model
 from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.rank import similarities
 from dual_encoder.ranker import Ranker
@@ -76,7 +76,7 @@ class Unclip:
         self,
         captions: str | Sequence[str],
         candidates: int = 1,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         first: int = 0,
         *,
         sampling: UnclipSampling | None = None,
@@ -90,7 +90,7 @@ class Unclip:
         Args:
             captions: one or several.
             candidates: images of each caption.
-            seed: of all of them.
+            seed: of all of them, or one for each caption.
             first: number of the first candidate.
             sampling: how; None: as `self.sampling` says.
             embeddings: [captions, E] to decode, `scaled`, in place of the prior's.
@@ -104,7 +104,9 @@ class Unclip:
         if embeddings is not None:
             check_finite(embeddings)
         text = read_captions(self.encoder, captions).repeat(candidates)
-        rows = [(caption, seed, first + k) for caption in captions for k in range(candidates)]
+        seeds = [seed] * len(captions) if isinstance(seed, int) else list(seed)
+        named = zip(captions, seeds, strict=True)
+        rows = [(caption, own, first + k) for caption, own in named for k in range(candidates)]
         if embeddings is not None:
             given = embeddings.to(self.device).repeat_interleave(candidates, dim=0)
         parts: list[Decoded] = []
@@ -230,7 +232,7 @@ def load_unclip(folder: str | Path, device: torch.device | str = "cpu") -> Uncli
 
     Raises `UserError` for files that are missing, damaged, or do not belong together.
     """
-    folder = in_checkout(folder)
+    folder = find_model(folder, UNCLIP)
     place, sampling = read_unclip(folder)
     encoder = load_dual_encoder(place)
     prior, decoder = load_prior(folder / PRIOR, encoder), load_decoder(folder / DECODER, encoder)

@@ -18,6 +18,8 @@ DUAL_ENCODER, RUN, UNCLIP = "dual encoder", "run's checkpoint", "DALL-E 2"
 """Kinds of models, as messages name them."""
 NAMES = ("model", "tokenizer", "reranker", "checkpoint")
 """Folders of models inside other folders, the likeliest to be meant first."""
+PART = "prior"
+"""Folder in one of a DALL-E 2, which has no weights of its own."""
 FOREIGN = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".onnx", ".h5", ".gguf", ".jit")
 """Suffixes of other programs' weights."""
 MOST_SHOWN = 200
@@ -84,7 +86,7 @@ def _a(kind: str) -> str:
 
 def _has_weights(path: Path) -> bool:
     try:
-        return (path / WEIGHTS).is_file()
+        return (path / WEIGHTS).is_file() or (path / PART / WEIGHTS).is_file()
     except (OSError, ValueError):
         return False
 
