@@ -4,12 +4,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from dalle_base.common.bounds import Bounds
 from dalle_base.common.errors import UserError
 from dalle_base.common.shown import is_writable, short
 
 MOST_WEIGHT = 1000.0
 """Of one prompt, either way."""
+PromptWeight = Annotated[float, Bounds(-MOST_WEIGHT, MOST_WEIGHT)]
 MOST_PROMPTS = 100
 
 
@@ -21,7 +24,7 @@ class Prompt:
     """A caption; empty for an image."""
     image: Path | None = None
     """Instead: an image that it should resemble."""
-    weight: float = 1.0
+    weight: PromptWeight = 1.0
     """How much it counts beside the others."""
 
     def __post_init__(self) -> None:

@@ -12,7 +12,9 @@ import torch
 import search
 import train_clip
 import train_dalle
+import train_decoder
 import train_dvae
+import train_prior
 from dalle.config import Sampling
 from dalle.patterns import PATTERNS
 from dalle.request import Request
@@ -23,10 +25,13 @@ from dalle_base.common.errors import UserError
 from dalle_base.data.sources import SOURCES
 from dalle_base.training import room
 from dalle_evaluation.judge_options import Judging
+from dalle_guided.request import GuideRequest
 from dual_encoder.model import DualEncoder
 from dvae.kinds import KINDS, config_class, tokenizer_class
 from dvae.vqgan.quantisers import QUANTISERS
 from experiments.learning_speed import LearningSpeed
+from unclip.config import UnclipSampling
+from unclip.request import UnclipRequest
 
 Script = Callable[..., tuple[int, str, str]]
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -35,7 +40,8 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 def schemas() -> Iterator[type]:
     """Each dataclass that a user sets numbers of, those inside others included."""
     roots: list[Any] = [train_dvae.TrainDVAE, train_dalle.TrainDALLE, train_clip.TrainDualEncoder]
-    roots += [Sampling, Request, Judging, LearningSpeed, *SOURCES.values()]
+    roots += [train_prior.TrainPrior, train_decoder.TrainDecoder, UnclipRequest, GuideRequest]
+    roots += [Sampling, Request, Judging, LearningSpeed, UnclipSampling, *SOURCES.values()]
     roots += [config_class(kind) for kind in KINDS]
     roots += [table.Options for each in (PATTERNS, QUANTISERS) for table in each.values()]
     while roots:

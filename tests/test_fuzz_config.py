@@ -15,7 +15,9 @@ from tiny_runs import MAINS, arguments_of
 
 import train_clip
 import train_dalle
+import train_decoder
 import train_dvae
+import train_prior
 from dalle_base.common.bounds import typed_fields
 from dalle_base.common.config import load_config, parse_yaml, to_yaml
 from dalle_base.common.errors import UserError
@@ -27,6 +29,8 @@ SCRIPTS: dict[str, Any] = {
     "dvae": train_dvae.TrainDVAE,
     "dalle": train_dalle.TrainDALLE,
     "clip": train_clip.TrainDualEncoder,
+    "prior": train_prior.TrainPrior,
+    "decoder": train_decoder.TrainDecoder,
 }
 EXTREMES = (
     *("nan", "inf", "-inf", "0", "-0.0", "-1", "1", "2", "1e-320", "-1e-320", "1e308", "-1e308"),
