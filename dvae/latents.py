@@ -1,9 +1,10 @@
 """Latents of tokenizers whose codes are choices among K: logits, which an optimiser may move."""
 
 import math
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from dvae.objective import reconstruction_of
@@ -31,7 +32,8 @@ def hard_softmax(logits: Tensor) -> tuple[Tensor, Tensor]:
 class LatentLogits(ImageTokenizer):
     """A tokenizer whose decoder reads one-hot codes: its latents are their logits [B, K, R, C]."""
 
-    decoder: nn.Module
+    decoder: Any
+    """Its network: one-hot codes to maps, of which the first three are μ."""
 
     def latents(self, codes: Tensor) -> Tensor:
         """Return logits whose largest ones are these codes."""
