@@ -58,7 +58,7 @@ def draw_one(
     """Return the drawing of a seed as far as it came, and whether Ctrl-C cut it short."""
     from tqdm import tqdm
 
-    from dalle_guided.drawing import Drawing, guide
+    from dalle_guided.drawing import Drawing, draw, guide
     from dalle_guided.record import write_way
 
     config = request.config
@@ -66,23 +66,25 @@ def draw_one(
     codes = models.start(request, seed)
     way = guide(models.tokenizer, models.target, codes, config, seed, models.second)
     with tqdm(total=config.steps, desc=f"seed {seed}", unit="step", dynamic_ncols=True) as bar:
+
+        def watch(drawing: Drawing) -> None:
+            last = drawing.way[-1]
+            scores = {"score": f"{last.score:.3f}"}
+            if last.second is not None:
+                scores["second"] = f"{last.second:.3f}"
+            bar.set_postfix(scores, refresh=False)
+            bar.update(last.step - bar.n)
+            write_way(folder / "preview.png", request, drawing)
+
         try:
-            for measured in way:
-                drawing.way.append(measured)
-                scores = {"score": f"{measured.score:.3f}"}
-                if measured.second is not None:
-                    scores["second"] = f"{measured.second:.3f}"
-                bar.set_postfix(scores, refresh=False)
-                bar.update(measured.step - bar.n)
-                write_way(folder / "preview.png", request, drawing)
-                if drawing.fell(config.patience):
-                    bar.write(
-                        f"seed {seed}: the second encoder's score has fallen: step "
-                        f"{drawing.best.step} is kept"
-                    )
-                    break
+            draw(way, config.patience, watch, drawing)
         except KeyboardInterrupt:
             return drawing, True
+        if drawing.fell(config.patience):
+            bar.write(
+                f"seed {seed}: the second encoder's score has fallen: step "
+                f"{drawing.best.step} is kept"
+            )
     return drawing, False
 
 

@@ -117,7 +117,7 @@ def find(options: argparse.Namespace, device: object) -> None:
 
 def read_query(ranker: "Ranker", text: str | None, image: Path | None) -> "Tensor":
     """Return the features [E] of what is asked for. Raises `UserError`."""
-    from dalle_base.common.images import UnreadableImageError, open_image
+    from dalle_base.common.opening import read_image
     from dual_encoder.rank import cut
 
     if text is not None:
@@ -125,10 +125,7 @@ def read_query(ranker: "Ranker", text: str | None, image: Path | None) -> "Tenso
             print(f"warning: {where}", file=sys.stderr)
         return ranker.text_features([text])[0]
     assert image is not None
-    try:
-        return ranker.image_features([open_image(image, shown(image))])[0]
-    except UnreadableImageError as error:
-        raise UserError(f"--image: not a readable image: {error}") from None
+    return ranker.image_features([read_image(image, "--image")])[0]
 
 
 def write_hits(folder: Path, hits: "Sequence[Hit]", title: str) -> list[Path]:

@@ -3,20 +3,15 @@
 import dalle_base.common.interrupts  # noqa: F401  # isort: skip  # first of all
 
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, ClassVar
 
 from dalle_base.common.bounds import From0, From1, ShareBelow1
-from dalle_base.common.errors import UserError, command
-from dalle_base.common.free import Free, Place
-from dalle_base.data.config import DataConfig, TextConfig
-from dalle_base.data.sources import SOURCES, resolve_data
+from dalle_base.common.errors import command
+from dalle_base.common.free import Free
 from dalle_base.training.changes import load_run_config
-from dalle_base.training.config import OptimiserConfig, RunConfig, check_keep
-from dalle_base.training.layers import complete_layers
 from unclip.config import DecoderConfig
+from unclip.training import TrainOverEncoder
 
 if TYPE_CHECKING:
     from dalle_base.training.run import Run
@@ -36,46 +31,21 @@ PREVIEWED = 8
 
 
 @dataclass
-class TrainDecoder:
+class TrainDecoder(TrainOverEncoder):
     """All of a decoder's training."""
 
-    encoder: Annotated[str, Place("encoder")] = "models/emoji/reranker"
-    """Folder of the frozen dual encoder."""
+    KIND: ClassVar[str] = "decoder"
+
     model: DecoderConfig = field(default_factory=DecoderConfig)
     """The U-Net and its diffusion."""
     image_drop: ShareBelow1 = 0.1
     """Share of embeddings that training hides, for guidance; 0.1 in the paper."""
     text_drop: ShareBelow1 = 0.5
     """Share of captions that training hides, besides; 0.5 in the paper."""
-    text: TextConfig = field(default_factory=TextConfig)
-    """How captions vary."""
-    data: Annotated[DataConfig, Place("data")] = field(
-        default_factory=SOURCES["folder"], metadata={"resolve": resolve_data}
-    )
-    """The captioned images."""
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-    """The optimiser."""
-    run: RunConfig = field(default_factory=RunConfig)
-    """Length and output."""
-    init: Annotated[str, Place("init")] = ""
-    """Folder of a decoder of the same size to start from, if any: fine-tuning."""
-    keep: Free[str] = "best"
-    """Which model the run's folder holds: best (by the loss of held-out images) or last."""
     held_out_images: Free[From0] = 128
     """How many held-out images are measured (0: all)."""
     sampling_steps: Free[From1] = 25
     """Steps by which the samples of a measurement are decoded."""
-
-    @classmethod
-    def prepare(cls, layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return config layers with shares of the run as numbers."""
-        return complete_layers(cls, "decoder", layers, {})
-
-    def validate(self) -> None:
-        """Raise `UserError` on impossible values."""
-        check_keep(self.keep)
-        if self.run.accumulate > 1:
-            raise UserError("run.accumulate is 1 here: raise run.batch_size")
 
 
 @command
@@ -92,23 +62,18 @@ def train(config: TrainDecoder, run: "Run") -> None:
     """Train, measure, and keep the decoder in the run's folder."""
     import torch
 
-    from dalle_base.common.checkpoint import start_from
-    from dalle_base.training.trainer import Trainer
     from unclip.checkpoint import make_decoder, save_decoder
     from unclip.decoder import Condition
     from unclip.examples import chosen, open_training, random_steps
     from unclip.metrics import measure_decoder
     from unclip.reading import embed_images
+    from unclip.training import FIGURE, begin, log_and_keep
 
     device = run.accelerator.device
     training = open_training(config, run, config.model.image_size)
     encoder, measured = training.encoder, training.held_out
     decoder = make_decoder(config.model, encoder.model.config)
-    if init := run.init_folder(""):
-        run.start(lambda: start_from(decoder, Path(init)), init)
-    trainer = Trainer(decoder, config.optimiser, run.accelerator)
-    run.resume(trainer)
-    embedding = embed_images(encoder, measured.images)
+    trainer = begin(config, run, decoder)
     run.introduce(training.described, len(measured.images), "held_out_loss")
 
     for _ in run.updates():
@@ -124,13 +89,14 @@ def train(config: TrainDecoder, run: "Run") -> None:
         lr, value = trainer.lr, trainer.update(loss)
         run.log({"lr": lr, "loss": value})
         if run.measures():
-            figures = measure_decoder(trainer.average, measured.images, embedding, measured.text)
-            run.log(figures, now=True)
-            best = run.is_best("held_out_loss", figures["held_out_loss"], lower=True)
-            if best or config.keep == "last":
-                save_decoder(run.folder / "model", trainer.average, encoder)
+            figures = measure_decoder(
+                trainer.average, measured.images, training.embedding, measured.text
+            )
+            log_and_keep(
+                config, run, figures, lambda out: save_decoder(out, trainer.average, encoder)
+            )
             preview(run, trainer.average, training, config.sampling_steps)
-    run.conclude(f"best held-out loss {run.best('held_out_loss'):.4f}")
+    run.conclude(f"best held-out loss {run.best(FIGURE):.4f}")
 
 
 def preview(run: "Run", decoder: "Decoder", training: "Training", steps: int) -> None:
@@ -140,11 +106,10 @@ def preview(run: "Run", decoder: "Decoder", training: "Training", steps: int) ->
     from dalle_base.common.images import grid, save_image, to_image
     from unclip.decoder import shown
     from unclip.metrics import noise_like
-    from unclip.reading import embed_images
 
     held_out = training.held_out
     images, text = held_out.images[:PREVIEWED], held_out.text.part(slice(PREVIEWED))
-    condition = shown(embed_images(training.encoder, images), text, read=True)
+    condition = shown(training.embedding[:PREVIEWED], text, read=True)
     *_, drawn = decoder.sample(condition, noise_like(images), steps)
     both = [to_image(image) for image in torch.cat([images, drawn])]
     labels = [caption[:10] for caption in training.captions[: len(images)]]

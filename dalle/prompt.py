@@ -14,7 +14,7 @@ from dalle.record import RECORD
 from dalle.request import Request
 from dalle.text_to_image import TextToImage
 from dalle_base.common.errors import UserError
-from dalle_base.common.images import UnreadableImageError, open_image
+from dalle_base.common.opening import read_image
 
 ROUNDING = 2
 """Grey levels by which the same codes' images may differ."""
@@ -25,10 +25,7 @@ def read_codes(model: TextToImage, path: Path) -> Tensor:
 
     Raises `UserError` for an image that cannot be read.
     """
-    try:
-        image = open_image(path, str(path))
-    except UnreadableImageError as error:
-        raise UserError(f"--image: not a readable image: {error}") from None
+    image = read_image(path, "--image")
     recorded = recorded_codes(path, image, model)
     return model.codes([image])[0] if recorded is None else recorded
 

@@ -1,6 +1,6 @@
 """A model before the judge: its samples and reconstructions, beside the real images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -115,15 +115,26 @@ def judge_samples(
     """Judge each caption's first candidate, and of the first 4, 16, ... and all those that
     `model.rank` prefers.
     """
+    return judge_candidates(
+        judge, group, samples.images, lambda: model.rank(samples, likelihood_weight)
+    )
+
+
+def judge_candidates(
+    judge: Judge, group: str, images: Sequence[Image.Image], rank: Callable[[], Tensor]
+) -> dict[str, Verdict]:
+    """Judge the first of each case's candidates, which stand side by side, and the best of more.
+
+    `rank` returns how good each image is, more is better; it is asked where there are several.
+    """
     count = len(judge.exam.groups[group])
-    candidates = len(samples.images) // count
-    first = range(0, len(samples.images), candidates)
-    verdicts = {ONE: judge.verdict(group, judge.features([samples.images[i] for i in first]))}
+    candidates = len(images) // count
+    verdicts = {ONE: judge.verdict(group, judge.features(images[::candidates]))}
     if candidates > 1:
-        scores = model.rank(samples, likelihood_weight).view(count, candidates)
+        scores = rank().view(count, candidates)
         for number in counts_up_to(candidates):
             best = scores[:, :number].argmax(dim=1).tolist()
-            chosen = [samples.images[i + k] for i, k in zip(first, best, strict=True)]
+            chosen = [images[i * candidates + k] for i, k in enumerate(best)]
             verdicts[f"best_of_{number}"] = judge.verdict(group, judge.features(chosen))
     return verdicts
 

@@ -68,7 +68,7 @@ def evaluate_text_to_image(request: Evaluation, device: torch.device) -> Report:
     if pairs is not None and request.scores:
         scorers = load_scorers(request, model, pairs)
     lite0 = load_lite0(request.judging is not None, device) if sources else None
-    judge = load_judge(request, model, sources, lite0)
+    judge = load_judge(request, model.tokenizer.image_size, sources, lite0, device)
     figures: dict[str, Interval | float] = {}
     scored: dict[str, Score] = {}
     more: dict[str, Any] = {}

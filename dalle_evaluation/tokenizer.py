@@ -32,7 +32,7 @@ def evaluate_tokenizer(request: Evaluation, device: torch.device) -> Report:
         raise UserError(f"--scores needs a text-to-image model, and {request.model} is a tokenizer")
     sources = open_data(request) if request.config else None
     lite0 = load_lite0(request.judging is not None, device) if sources else None
-    judge = load_judge(request, tokenizer, sources, lite0)
+    judge = load_judge(request, tokenizer.image_size, sources, lite0, device)
     figures: dict[str, Interval | float] = {}
     if sources:
         figures |= on_held_out_images(request, tokenizer, sources[1], lite0)

@@ -7,40 +7,29 @@ would give), and of the caption alone.
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from dalle_base.common.errors import UserError
-from dalle_base.common.images import save_image, to_array, to_tensor
-from dalle_base.data.sources import data_of
+from dalle_base.common.images import to_array, to_tensor
 from dalle_base.data.sources.captioned import captioned_pair
 from dalle_evaluation.held_out import load_lite0, open_data
 from dalle_evaluation.intervals import Interval
-from dalle_evaluation.judge_report import findings_record, findings_table, sheet
-from dalle_evaluation.judged_cases import Case, open_exam
-from dalle_evaluation.judged_models import ONE, REAL, Findings, Judge
+from dalle_evaluation.judged_cases import Case
+from dalle_evaluation.judged_models import REAL, Findings, Judge, judge_candidates
+from dalle_evaluation.judging import load_judge, show_findings
 from dalle_evaluation.report import Report
 from dalle_evaluation.request import Evaluation
-from dalle_evaluation.sampled import counts_up_to
 from dual_encoder.examples import held_out_pairs
-from unclip.config import UnclipSampling
 from unclip.metrics import measure_decoder, measure_prior
 from unclip.model import Decoded, Unclip, load_unclip
 from unclip.reading import embed_images, read_captions
 
 TEXT, IMAGE, CAPTION = "text_embedding", "real_embedding", "caption_alone"
 """What is decoded in place of the prior's embedding."""
-
-
-class Way(NamedTuple):
-    """What a group's images are decoded of."""
-
-    embeddings: Tensor | None
-    """[n, E]; None: the prior's."""
-    sampling: UnclipSampling
 
 
 def evaluate_unclip(request: Evaluation, device: torch.device) -> Report:
@@ -51,15 +40,10 @@ def evaluate_unclip(request: Evaluation, device: torch.device) -> Report:
         raise UserError("--checker and --scores are for models of codes: use --judge")
     model = load_unclip(request.model, device)
     sources = open_data(request)
+    size = model.decoder.config.image_size
     lite0 = load_lite0(True, device) if request.judging else None
-    judge = None
-    if request.judging and lite0:
-        size = model.decoder.config.image_size
-        exam = open_exam(data_of(request.config), sources, request.judging, size)
-        judge = Judge(lite0, exam, request.judging, device)
-    pairs = held_out_pairs(
-        captioned_pair(*sources)[1], model.decoder.config.image_size, request.images
-    )
+    judge = load_judge(request, size, sources, lite0, device)
+    pairs = held_out_pairs(captioned_pair(*sources)[1], size, request.images)
     images = to_tensor([to_array(image) for image in pairs.images]).to(device)
     text = read_captions(model.encoder, pairs.captions)
     embedding = embed_images(model.encoder, images)
@@ -81,48 +65,44 @@ def ask_judge(request: Evaluation, judge: Judge | None, model: Unclip) -> dict[s
         name: judge_group(judge, model, name, request.candidates, request.seed)
         for name in judge.exam.groups
     }
-    print(findings_table(findings))
-    if request.sheet:
-        title = f"{request.model}: the first samples, none picked, each beside the real image"
-        save_image(sheet(judge.exam, findings, title), request.sheet)
     settings = {"model": str(request.model), "sampling": asdict(model.sampling)}
-    return settings | findings_record(judge, findings)
+    return settings | show_findings(request, judge, findings)
 
 
 def judge_group(judge: Judge, model: Unclip, name: str, candidates: int, seed: int) -> Findings:
     """Judge a group's images: one and the best of several by the prior, then the baselines."""
     cases = judge.exam.groups[name]
-    own = draw(model, cases, Way(None, model.sampling), candidates, seed, name)
-    first = own.select(range(0, len(own.images), candidates)).images
-    verdicts = {ONE: judge.verdict(name, judge.features(first))}
-    if candidates > 1:
-        scores = model.rank(own).view(len(cases), candidates)
-        for number in counts_up_to(candidates):
-            best = scores[:, :number].argmax(dim=1).tolist()
-            chosen = [own.images[i * candidates + k] for i, k in enumerate(best)]
-            verdicts[f"best_of_{number}"] = judge.verdict(name, judge.features(chosen))
-    for baseline, way in baselines(model, cases).items():
-        images = draw(model, cases, way, 1, seed, f"{name}, {baseline}").images
+    own = draw(model, cases, None, candidates, seed, name)
+    verdicts = judge_candidates(judge, name, own.images, lambda: model.rank(own))
+    for baseline, embeddings in baselines(model, cases).items():
+        images = draw(model, cases, embeddings, 1, seed, f"{name}, {baseline}").images
         verdicts[baseline] = judge.verdict(name, judge.features(images))
     real = [case.image for case in cases]
     verdicts[REAL] = judge.verdict(name, judge.features(real))
-    return Findings(len(cases), verdicts, {}, first)
+    return Findings(len(cases), verdicts, {}, own.images[::candidates])
 
 
-def baselines(model: Unclip, cases: Sequence[Case]) -> dict[str, Way]:
-    """Return what is decoded in place of the prior's embeddings, by name."""
+def baselines(model: Unclip, cases: Sequence[Case]) -> dict[str, Tensor]:
+    """Return the embeddings [n, E] that are decoded in place of the prior's, by name."""
     text = read_captions(model.encoder, [case.caption for case in cases])
     real = torch.cat([model.embedding_of(case.image) for case in cases])
     # What training hid an embedding by is nothing of the encoder's: the decoder knows it itself.
     nothing = model.decoder.null_embedding.expand(len(cases), -1)
-    own = model.sampling
-    return {TEXT: Way(text.embedding, own), IMAGE: Way(real, own), CAPTION: Way(nothing, own)}
+    return {TEXT: text.embedding, IMAGE: real, CAPTION: nothing}
 
 
 def draw(
-    model: Unclip, cases: Sequence[Case], way: Way, candidates: int, seed: int, name: str
+    model: Unclip,
+    cases: Sequence[Case],
+    embeddings: Tensor | None,
+    candidates: int,
+    seed: int,
+    name: str,
 ) -> Decoded:
-    """Return the candidates of each case, case i with the seed `seed` + i."""
+    """Return the candidates of each case, case i with the seed `seed` + i.
+
+    `embeddings` [n, E] are decoded in place of the prior's.
+    """
     seeds = [seed + i for i in range(len(cases))]
     with tqdm(desc=f"sampling {name.replace('_', ' ')}", mininterval=1, dynamic_ncols=True) as bar:
 
@@ -134,7 +114,6 @@ def draw(
             [case.caption for case in cases],
             candidates,
             seeds,
-            sampling=way.sampling,
-            embeddings=way.embeddings,
+            embeddings=embeddings,
             progress=progress,
         )

@@ -90,11 +90,11 @@ def guide(
     device = next(tokenizer.parameters()).device
     latents = tokenizer.latents(codes.to(device)).clone().requires_grad_()
     optimiser = torch.optim.Adam([latents], lr=config.step_size * tokenizer.latent_unit())
-    with torch.no_grad():
-        start = clamp(tokenizer.draw_latents(latents).images)
+    start = None
     for step in range(config.steps + 1):
         drawn = tokenizer.draw_latents(latents)
         pixels = clamp(drawn.images)
+        start = pixels.detach() if start is None else start
         if step % config.measure_every == 0 or step == config.steps:
             yield _measure(step, pixels.detach(), drawn.codes, target, second)
         if step == config.steps:
@@ -121,6 +121,7 @@ def draw(
     measurements: Iterator[Measured],
     patience: int,
     watch: Callable[[Drawing], None] | None = None,
+    drawing: Drawing | None = None,
 ) -> Drawing:
     """Follow a drawing until its steps are done or the second encoder's score has fallen.
 
@@ -128,8 +129,9 @@ def draw(
         measurements: of `guide`.
         patience: measurements without a better score of the second encoder that end it.
         watch: called with the drawing after each of them.
+        drawing: what to add to, where the caller wants it though Ctrl-C should cut it short.
     """
-    drawing = Drawing()
+    drawing = drawing or Drawing()
     for measured in measurements:
         drawing.way.append(measured)
         if watch:

@@ -9,7 +9,8 @@ from torch import Tensor
 from dalle.checkpoint import RERANKER, TOKENIZER, load_text_to_image
 from dalle.text_to_image import TextToImage
 from dalle_base.common.errors import UserError
-from dalle_guided.objective import Target, read_image
+from dalle_base.common.opening import read_image
+from dalle_guided.objective import Target
 from dalle_guided.request import GuideRequest
 from dalle_guided.starts import codes_of, grid_of, random_codes, sampled_codes
 from dual_encoder.checkpoint import load_dual_encoder
@@ -32,7 +33,7 @@ class GuideModels:
         grid = grid_of(self.tokenizer, request.size)
         if request.start == "noise":
             return random_codes(self.tokenizer, grid, seed)
-        if request.start == "image":
+        if request.image is not None:
             return codes_of(self.tokenizer, read_image(request.image), grid)
         assert self.sampler
         codes = sampled_codes(self.sampler, request.prompts[0].text, request.sampled, seed)

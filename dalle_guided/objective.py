@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from dalle_base.common.errors import UserError
-from dalle_base.common.images import UnreadableImageError, open_image
+from dalle_base.common.opening import read_image
 from dalle_guided.prompts import Prompt
 from dual_encoder.ranker import Ranker
 
@@ -61,14 +60,6 @@ def _features(encoder: Ranker, prompt: Prompt) -> Tensor:
     if prompt.image is None:
         return encoder.text_features([prompt.text])
     return encoder.image_features([read_image(prompt.image)])
-
-
-def read_image(path: Any) -> Image.Image:
-    """Return a user's image. Raises `UserError`."""
-    try:
-        return open_image(path, str(path))
-    except UnreadableImageError as error:
-        raise UserError(f"not a readable image: {error}") from None
 
 
 class _Clamp(torch.autograd.Function):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated
 
-from dalle_base.common.arguments import Number, add_device
+from dalle_base.common.arguments import Number, add_device, add_fields, flag_of
 from dalle_base.common.bounds import Bounds, From1, Seed, check_bounds
 from dalle_base.common.errors import UserError
 from dalle_guided.config import STARTS, CutoutsConfig, GuidanceConfig
@@ -15,6 +15,8 @@ from dalle_guided.prompts import Prompt, parse_prompts
 Candidates = Annotated[int, Bounds(1, 4096)]
 Size = Annotated[int, Bounds(8, 2048)]
 CUTOUTS = tuple(each.name for each in fields(CutoutsConfig))
+FLAGS = {"count": "--cutouts"}
+"""Of fields whose flag has another name."""
 STEPS = ("steps", "step_size", "image_weight", "measure_every", "patience")
 
 
@@ -163,7 +165,7 @@ def _add_steps(group: argparse._ArgumentGroup) -> None:
         "measure_every": "steps between frames and scores",
         "patience": "measurements in which --second may find nothing better",
     }
-    _add_fields(group, GuidanceConfig, helps)
+    add_fields(group, GuidanceConfig, helps, FLAGS)
 
 
 def _add_cutouts(group: argparse._ArgumentGroup) -> None:
@@ -176,27 +178,7 @@ def _add_cutouts(group: argparse._ArgumentGroup) -> None:
         "colour": "most that brightness and contrast change",
         "noise": "largest standard deviation of noise",
     }
-    _add_fields(group, CutoutsConfig, helps, {"count": "--cutouts"})
-
-
-def _add_fields(
-    group: argparse._ArgumentGroup,
-    kind: type,
-    helps: dict[str, str],
-    flags: dict[str, str] | None = None,
-) -> None:
-    """Add a flag for fields of a dataclass, with their bounds and defaults."""
-    for each in fields(kind):
-        if each.name in helps:
-            group.add_argument(
-                (flags or {}).get(each.name, "--" + each.name.replace("_", "-")),
-                dest=each.name,
-                action=Number,
-                kind=each.type,
-                default=each.default,
-                metavar="N",
-                help=f"{helps[each.name]} (default: %(default)s)",
-            )
+    add_fields(group, CutoutsConfig, helps, FLAGS)
 
 
 def guide_command(request: GuideRequest, seed: int) -> list[str]:
@@ -213,6 +195,5 @@ def guide_command(request: GuideRequest, seed: int) -> list[str]:
             words += [f"--{name}", value]
     for config, names in ((request.config, STEPS), (request.config.cutouts, CUTOUTS)):
         for name in names:
-            flag = "cutouts" if name == "count" else name.replace("_", "-")
-            words += [f"--{flag}", getattr(config, name)]
+            words += [flag_of(name, FLAGS), getattr(config, name)]
     return [str(word) for word in words]

@@ -1,7 +1,7 @@
 """Sizes, noise and sampling of the prior and the decoder. Needs no torch."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
 from dalle_base.common.bounds import Bounds, Layers, Pixels, ShareBelow1, Weight, Width
 from dalle_base.common.errors import UserError
@@ -137,8 +137,3 @@ class UnclipSampling:
     """Noise of the decoder's steps: 0 is DDIM (arXiv 2010.02502), 1 as much as DDPM's."""
     read_text: bool = True
     """Whether the decoder reads the caption as well."""
-
-
-def sampling_of(own: UnclipSampling, changes: dict[str, Any]) -> UnclipSampling:
-    """Return a model's own sampling with some changes."""
-    return UnclipSampling(**{**asdict(own), **changes})

@@ -16,8 +16,13 @@ from dalle_base.training.shares import fit_run
 from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.examples import PairMaker, fresh_pairs, held_out_pairs
 from dual_encoder.ranker import Ranker
-from dual_encoder.text import encode_captions
-from unclip.reading import Caption, encoder_fingerprint, read_tokens
+from unclip.reading import (
+    Caption,
+    embed_images,
+    encoder_fingerprint,
+    read_captions,
+    read_tokens,
+)
 
 if TYPE_CHECKING:
     from dalle_base.training.run import Run
@@ -38,6 +43,8 @@ class Training(NamedTuple):
     encoder: Ranker
     batches: Iterator[Batch]
     held_out: Batch
+    embedding: Tensor
+    """[N, E] of the held-out images."""
     captions: list[str]
     """Of the held-out images."""
     described: str
@@ -71,9 +78,14 @@ def open_training(config: Any, run: "Run", size: int = 0) -> Training:
 
     measured = held_out_pairs(held_out, size, config.held_out_images)
     pixels = to_tensor([to_array(image) for image in measured.images]).to(device)
-    tokens = encode_captions(encoder.text_tokenizer, measured.captions, encoder.model.config)
-    text = read_tokens(encoder, tokens.to(device))
-    return Training(encoder, batches(), Batch(pixels, text), measured.captions, images.described)
+    return Training(
+        encoder,
+        batches(),
+        Batch(pixels, read_captions(encoder, measured.captions)),
+        embed_images(encoder, pixels),
+        measured.captions,
+        images.described,
+    )
 
 
 def random_steps(count: int, steps: int, device: torch.device) -> Tensor:

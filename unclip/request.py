@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from dalle_base.common.arguments import Number, add_device
+from dalle_base.common.arguments import Number, add_device, add_fields
 from dalle_base.common.bounds import Bounds, From0, From1, Seed, Share, check_bounds
 from dalle_base.common.errors import UserError
 from dalle_base.common.shown import is_writable, short
@@ -123,12 +123,7 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         "guidance_scale": "above 1, the decoder follows its embedding more closely",
         "eta": "noise of the decoder's steps: 0 is DDIM, 1 is DDPM",
     }
-    for each in fields(UnclipSampling):
-        if each.name in helps:
-            flag = FLAGS.get(each.name, "--" + each.name.replace("_", "-"))
-            group.add_argument(
-                flag, dest=each.name, action=Number, kind=each.type, help=helps[each.name]
-            )
+    add_fields(group, UnclipSampling, helps, FLAGS, defaults=False)
     group.add_argument(
         "--read-text",
         action=argparse.BooleanOptionalAction,

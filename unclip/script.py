@@ -8,9 +8,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dalle_base.common.arguments import flag_of
 from dalle_base.common.errors import UserError
 from dalle_base.common.files import prepare_folder, slug
-from unclip.config import UnclipSampling, sampling_of
+from unclip.config import UnclipSampling
 from unclip.request import FLAGS, UnclipRequest, parse_unclip_request
 
 if TYPE_CHECKING:
@@ -37,11 +38,12 @@ def sample_unclip(description: str | None, argv: Sequence[str] | None = None) ->
         ) from None
     with enough_memory("sample fewer --candidates, or use --device cpu"):
         model = load_unclip(request.model, device)
-        request = replace(request, settings=asdict(sampling_of(model.sampling, request.settings)))
+        sampling = replace(model.sampling, **request.settings)
+        request = replace(request, settings=asdict(sampling))
         warn_of_cut(model, request.text)
-        embedding = given_embedding(model, request)
+        embedding = given_embedding(model, request, sampling)
         folder = prepare_folder(request.out / slug(request.text), "set --out")
-        decoded = sample_all(model, request, embedding, folder)
+        decoded = sample_all(model, request, sampling, embedding, folder)
         scores = model.rank(decoded)
         order = scores.argsort(descending=True, stable=True)[: request.top].tolist()
         sheet = write(folder, request, decoded.select(order), scores[order].tolist())
@@ -58,48 +60,44 @@ def warn_of_cut(model: "Unclip", caption: str) -> None:
         print(f"warning: {where}", file=sys.stderr)
 
 
-def given_embedding(model: "Unclip", request: UnclipRequest) -> "Tensor | None":
+def given_embedding(
+    model: "Unclip", request: UnclipRequest, sampling: UnclipSampling
+) -> "Tensor | None":
     """Return the embedding [1, E] to decode: an image's, or one between two; None: the prior's.
 
     Raises `UserError` for an image that cannot be read.
     """
+    from dalle_base.common.opening import read_image
     from unclip.model import slerp
 
     start = None
     if request.image is not None:
-        start = model.embedding_of(read_image("--image", request.image))
+        start = model.embedding_of(read_image(request.image, "--image"))
     if request.blend_image is None and request.blend_text is None:
         return start
     if start is None:
-        start = drawn_embedding(model, request, request.text)
+        start = drawn_embedding(model, request.text, request.seed, sampling)
     if request.blend_image is not None:
-        other = model.embedding_of(read_image("--blend-image", request.blend_image))
+        other = model.embedding_of(read_image(request.blend_image, "--blend-image"))
     else:
-        other = drawn_embedding(model, request, request.blend_text or "")
+        other = drawn_embedding(model, request.blend_text or "", request.seed, sampling)
     return slerp(start, other, request.blend)
 
 
-def drawn_embedding(model: "Unclip", request: UnclipRequest, caption: str) -> "Tensor":
+def drawn_embedding(model: "Unclip", caption: str, seed: int, sampling: UnclipSampling) -> "Tensor":
     """Return the embedding [1, E] that the prior draws of a caption, for all candidates alike."""
     from unclip.reading import read_captions
 
-    sampling = UnclipSampling(**request.settings)
-    noise = model.noises([(request.seed, 0)], sampling)[0]
+    noise = model.noises([(seed, 0)], sampling)[0]
     return model.embed(read_captions(model.encoder, [caption]), noise, sampling)
 
 
-def read_image(flag: str, path: Path) -> Any:
-    """Return a user's image. Raises `UserError`."""
-    from dalle_base.common.images import UnreadableImageError, open_image
-
-    try:
-        return open_image(path, str(path))
-    except UnreadableImageError as error:
-        raise UserError(f"{flag}: not a readable image: {error}") from None
-
-
 def sample_all(
-    model: "Unclip", request: UnclipRequest, embedding: "Tensor | None", folder: Path
+    model: "Unclip",
+    request: UnclipRequest,
+    sampling: UnclipSampling,
+    embedding: "Tensor | None",
+    folder: Path,
 ) -> "Decoded":
     """Return the candidates, with a progress bar and perhaps a preview."""
     from tqdm import tqdm
@@ -121,7 +119,7 @@ def sample_all(
             request.candidates,
             request.seed,
             request.first,
-            sampling=UnclipSampling(**request.settings),
+            sampling=sampling,
             embeddings=embedding,
             progress=progress,
         )
@@ -170,7 +168,7 @@ def repeat_command(request: UnclipRequest, candidate: int) -> str:
     words: list[Any] = ["python", "sample.py", "--text", request.text, "--model", request.model]
     words += ["--seed", request.seed, "--first", candidate, "--candidates", 1]
     for name, value in request.settings.items():
-        flag = FLAGS.get(name, "--" + name.replace("_", "-"))
+        flag = flag_of(name, FLAGS)
         if isinstance(value, bool):
             words += [flag if value else flag.replace("--", "--no-", 1)]
         else:

@@ -2,7 +2,8 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from dalle_base.common.bounds import check_number, is_whole, range_text
@@ -32,6 +33,41 @@ class Number(argparse.Action):
         for value in values if isinstance(values, Sequence) else [values]:
             check_number(value, self.kind, option_string or self.dest)
         setattr(namespace, self.dest, values)
+
+
+def add_fields(
+    parser: argparse._ActionsContainer,
+    kind: type,
+    helps: Mapping[str, str],
+    flags: Mapping[str, str],
+    defaults: bool = True,
+) -> None:
+    """Add a flag for each number of a dataclass that `helps` has a word on, with its bounds.
+
+    Args:
+        parser: to add to.
+        kind: the dataclass.
+        helps: by the field's name.
+        flags: of fields whose flag has another name (`flag_of`).
+        defaults: whether the fields' defaults are the flags'; else a flag left out is None.
+    """
+    for each in fields(kind):
+        if each.name in helps:
+            said = f"{helps[each.name]} (default: {each.default})" if defaults else helps[each.name]
+            parser.add_argument(
+                flag_of(each.name, flags),
+                dest=each.name,
+                action=Number,
+                kind=each.type,
+                default=each.default if defaults else None,
+                metavar="N",
+                help=said,
+            )
+
+
+def flag_of(name: str, flags: Mapping[str, str]) -> str:
+    """Return the flag of a field: its name, unless `flags` has another."""
+    return flags.get(name, "--" + name.replace("_", "-"))
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from dalle_base.common.errors import UserError
 from dalle_base.common.grey import DEEP, to_8_bits
 from dalle_base.common.report import shown
 
@@ -46,6 +47,15 @@ def open_image(
         if callable(source) and not isinstance(error, OSError | ValueError | SyntaxError):
             raise  # no file, but code that fails
         raise UnreadableImageError(shown(f"{name}: {_reason(error)}")) from None
+
+
+def read_image(path: Path, flag: str = "") -> Image.Image:
+    """Return the image that a user has named, by `flag` where there is one. Raises `UserError`."""
+    try:
+        return open_image(path, str(path))
+    except UnreadableImageError as error:
+        said = f"{flag}: " if flag else ""
+        raise UserError(f"{said}not a readable image: {error}") from None
 
 
 def _decoded(source: Path | bytes | Image.Image | Callable[[], Image.Image]) -> Image.Image:
