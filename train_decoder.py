@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 from dalle_base.common.bounds import From0, From1, ShareBelow1
 from dalle_base.common.errors import command
 from dalle_base.common.free import Free
+from dalle_base.common.planning import USAGE as PLANNING
+from dalle_base.common.planning import take_plan
 from dalle_base.training.changes import load_run_config
 from unclip.config import DecoderConfig
 from unclip.training import TrainOverEncoder
@@ -35,6 +37,10 @@ class TrainDecoder(TrainOverEncoder):
     """All of a decoder's training."""
 
     KIND: ClassVar[str] = "decoder"
+    SHAPE: ClassVar = (
+        *("image_size", "patch", "channels", "blocks", "attention", "head_width"),
+        *("context_width", "image_tokens", "norm_groups", "noise"),
+    )
 
     model: DecoderConfig = field(default_factory=DecoderConfig)
     """The U-Net and its diffusion."""
@@ -50,10 +56,20 @@ class TrainDecoder(TrainOverEncoder):
 
 @command
 def main() -> None:
-    config = load_run_config(TrainDecoder, USAGE, sys.argv[1:])
+    devices, arguments = take_plan(sys.argv[1:])
+    config = load_run_config(TrainDecoder, USAGE + PLANNING, arguments)
+    if devices:
+        from dalle_base.training.plan import table
+        from unclip.plan import decoder_needs, sizes_of
+
+        needs = decoder_needs(config.model, sizes_of(config.encoder), config.optimiser, config.run)
+        print(table(needs, config.run, devices))
+        return
     from dalle_base.common.device import enough_memory
+    from dalle_base.training.room import check_room
     from dalle_base.training.run import Run
 
+    check_room(config.model.least_size(), config.run.batch_size, SMALLER)
     with enough_memory(SMALLER), Run(config) as run:
         train(config, run)
 

@@ -26,10 +26,12 @@ from dalle_base.data.sources import SOURCES
 from dalle_base.training import room
 from dalle_evaluation.judge_options import Judging
 from dalle_guided.request import GuideRequest
+from dual_encoder.checkpoint import read_config
 from dual_encoder.model import DualEncoder
 from dvae.kinds import KINDS, config_class, tokenizer_class
 from dvae.vqgan.quantisers import QUANTISERS
 from experiments.learning_speed import LearningSpeed
+from unclip.checkpoint import make_decoder, make_prior
 from unclip.config import UnclipSampling
 from unclip.request import UnclipRequest
 
@@ -141,6 +143,9 @@ def test_help_shows_bounds(run_script: Script) -> None:
         (train_dalle.main, ["model.depth=1", "run.batch_size=1048576"]),
         (train_clip.main, ["model.text={width: 65536}"]),
         (train_clip.main, ["run.batch_size=1048576"]),
+        (train_prior.main, ["model.head_width=8192"]),
+        (train_decoder.main, ["model.channels=[65536]", "model.attention=[0]"]),
+        (train_decoder.main, ["run.batch_size=1048576"]),
     ],
 )
 def test_what_cannot_fit_is_refused_before_it_is_made(
@@ -161,19 +166,28 @@ def test_what_cannot_fit_is_refused_before_it_is_made(
 
 
 @pytest.mark.parametrize(
-    "name", ["dvae/emoji", "dvae/emoji-decoder", "dvae/emoji-vqgan", "dalle/emoji", "clip/emoji"]
+    "name",
+    [
+        *("dvae/emoji", "dvae/emoji-decoder", "dvae/emoji-vqgan", "dalle/emoji", "clip/emoji"),
+        *("unclip/emoji-prior", "unclip/emoji-decoder"),
+    ],
 )
 def test_the_least_size_is_near_to_the_size_and_never_above(name: str) -> None:
     scripts: dict[str, Any] = {
         "dvae": train_dvae.TrainDVAE,
         "dalle": train_dalle.TrainDALLE,
         "clip": train_clip.TrainDualEncoder,
+        "prior": train_prior.TrainPrior,
+        "decoder": train_decoder.TrainDecoder,
     }
-    stage = name.partition("/")[0]
+    stage = name.partition("/")[0] if "unclip" not in name else name.partition("-")[2]
     config = load_config(scripts[stage], "", ["--config", str(CONFIGS / f"{name}.yaml")])
     with torch.device("meta"):
         if isinstance(config, train_dvae.TrainDVAE):
             model: Any = tokenizer_class(config.tokenizer)(config.model)
+        elif stage in ("prior", "decoder"):
+            make: Any = make_prior if stage == "prior" else make_decoder
+            model = make(config.model, read_config(Path(config.encoder)).dual_encoder)
         else:
             model = (DualEncoder if stage == "clip" else Transformer)(config.model)
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rankers import untrained
 from tiny_runs import MAINS, arguments_of
 
 import train_clip
@@ -23,6 +24,7 @@ from dalle_base.common.config import load_config, parse_yaml, to_yaml
 from dalle_base.common.errors import UserError
 from dalle_base.common.schema import sections, walk_fields
 from dalle_base.data.sources import SOURCES, data_of
+from dual_encoder.checkpoint import save_dual_encoder
 from dvae.kinds import KINDS
 
 SCRIPTS: dict[str, Any] = {
@@ -329,17 +331,17 @@ def test_real_runs_with_extremes_end_well_or_in_one_line(
     image_folder: Path, tmp_path: Path, run_script: Callable[..., tuple[int, str, str]]
 ) -> None:
     tokenizer = tmp_path / "stage one/tokenizer"
-    given = arguments_of("dvae", image_folder, tokenizer)
+    encoder = tmp_path / "encoder"
+    save_dual_encoder(encoder, untrained())
+    given = arguments_of("dvae", image_folder, tokenizer, encoder)
     assert run_script(MAINS["dvae"], *given, f"run.out={tokenizer.parent}")[0] == 0
     order = random.Random(0)
-    cases = [
-        case for case in every_number() if case[0] in MAINS and case[1][0] == "data.source=folder"
-    ]
+    cases = [case for case in every_number() if case[1][0] == "data.source=folder"]
     for number, (script, _, name) in enumerate(order.sample(cases, 16)):
         text = order.choice(EXTREMES)
         as_list = f"[{text}]" if "list[" in str(numbers(script)[name]) else text
         out = tmp_path / str(number)
-        given = [*arguments_of(script, image_folder, tokenizer), f"run.out={out}"]
+        given = [*arguments_of(script, image_folder, tokenizer, encoder), f"run.out={out}"]
         status, _, error = run_script(MAINS[script], *given, f"{name}={as_list}")
         said = [line for line in error.splitlines() if line.startswith("error: ")]
         assert status in (0, 2), (script, name, text)

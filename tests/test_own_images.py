@@ -23,15 +23,25 @@ from dalle_base.data.batches import ImageDataset
 from dalle_base.data.sources import open_sources
 from dalle_base.training.layers import SIZES
 from dalle_base.training.shares import fit_run
+from dual_encoder.config import DualEncoderConfig
 from dual_encoder.model import DualEncoder
 from dvae.kinds import tokenizer_class
 from train_clip import TrainDualEncoder
 from train_dalle import TrainDALLE
+from train_decoder import TrainDecoder
 from train_dvae import TrainDVAE
+from train_prior import TrainPrior
+from unclip.checkpoint import make_decoder, make_prior
 
 Script = Callable[..., tuple[int, str, str]]
 CONFIGS = Path(__file__).parents[1] / "configs"
-SCHEMAS: dict[str, Any] = {"dvae": TrainDVAE, "dalle": TrainDALLE, "clip": TrainDualEncoder}
+SCHEMAS: dict[str, Any] = {
+    "dvae": TrainDVAE,
+    "dalle": TrainDALLE,
+    "clip": TrainDualEncoder,
+    "prior": TrainPrior,
+    "decoder": TrainDecoder,
+}
 TINY = [
     *("model.image_size=16", "model.grid=4", "model.codebook_size=12", "model.network.groups=2"),
     *("model.network.width=8", "model.network.decoder_blocks=[]", "model.network.decoder_init=8"),
@@ -44,7 +54,9 @@ TINY_DALLE = [
 
 
 def folder_config(script: str, *overrides: str) -> Any:
-    file = "dvae/folder-vqgan.yaml" if script == "vqgan" else f"{script}/folder.yaml"
+    files = {"vqgan": "dvae/folder-vqgan.yaml"}
+    files |= {kind: f"unclip/folder-{kind}.yaml" for kind in ("prior", "decoder")}
+    file = files.get(script, f"{script}/folder.yaml")
     schema = SCHEMAS["dvae" if script == "vqgan" else script]
     return load_config(schema, "", ["--config", str(CONFIGS / file), *overrides])
 
@@ -69,6 +81,9 @@ def test_each_size_builds_and_the_next_one_is_larger(script: str) -> None:
         with weightless():
             if script in ("dvae", "vqgan"):
                 model: Any = tokenizer_class(config.tokenizer)(config.model)
+            elif script in ("prior", "decoder"):
+                make: Any = make_prior if script == "prior" else make_decoder
+                model = make(config.model, DualEncoderConfig())
             else:
                 model = (Transformer if script == "dalle" else DualEncoder)(config.model)
         counts.append(sum(p.numel() for p in model.parameters()))
@@ -79,7 +94,8 @@ def test_each_size_builds_and_the_next_one_is_larger(script: str) -> None:
 
 def test_sizes_of_the_three_scripts_fit_one_another() -> None:
     for size in ("small", "base"):
-        dvae, dalle, clip = (folder_config(script, f"size={size}") for script in SCHEMAS)
+        kinds = ("dvae", "dalle", "clip")
+        dvae, dalle, clip = (folder_config(script, f"size={size}") for script in kinds)
         vqgan = folder_config("vqgan", f"size={size}")
         shapes = [(c.model.image_size, c.model.grid, c.model.codebook_size) for c in (dvae, vqgan)]
         assert shapes[0] == shapes[1]

@@ -2,17 +2,25 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from builders import tiny
+from tiny_runs import DECODER, PRIOR
 
 import train_clip
 import train_dalle
+import train_decoder
 import train_dvae
+import train_prior
 from dalle.plan import _followed, transformer_needs
 from dalle.transformer import Transformer
+from dalle_base.common.config import load_config
 from dalle_base.training.config import OptimiserConfig, RunConfig
 from dalle_base.training.plan import Needs, ddp_share, fsdp_share, plain_share
+from dual_encoder.config import DualEncoderConfig
+from train_decoder import TrainDecoder
+from unclip.checkpoint import make_decoder
 
 NEEDS = Needs(
     parameters=100.0,
@@ -65,9 +73,14 @@ def test_every_script_plans(run_script: Callable[..., tuple[int, str, str]]) -> 
     dalle = ["model.rows=4", "model.columns=4", "model.depth=2", "model.d_model=16"]
     dalle += ["model.heads=2", "model.text_length=8", "run.mixed_precision=bf16"]
     clip = ["model.vision={width: 64, layers: 1, heads: 1}", "run.batch_size=2"]
-    for script, arguments in ((train_dvae, dvae), (train_dalle, dalle), (train_clip, clip)):
+    unclip = ["encoder=missing", "run.batch_size=2"]
+    cases: dict[Any, list[str]] = {train_dvae: dvae, train_dalle: dalle, train_clip: clip}
+    cases |= {train_prior: [*PRIOR, *unclip], train_decoder: [*DECODER, *unclip]}
+    for script, arguments in cases.items():
         status, out, error = run_script(script.main, "--plan=4", *arguments)
         assert status == 0, error
         assert "DDP (4)" in out
         assert ("FSDP (4)" in out) == (script is train_dalle)
         assert float(out.splitlines()[-1].split()[-1]) > 0
+    learned = make_decoder(load_config(TrainDecoder, "", DECODER).model, DualEncoderConfig())
+    assert f"{sum(p.numel() for p in learned.parameters()):,} parameters" in out

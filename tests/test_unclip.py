@@ -12,6 +12,7 @@ import torch
 from builders import weightless
 from PIL import Image
 from rankers import log_lines, plain, untrained
+from tiny_runs import arguments_of
 
 import evaluate
 import sample as sample_script
@@ -487,23 +488,14 @@ def test_a_decoders_figure_is_the_same_each_time() -> None:
     assert first == again
 
 
-TINY = {
-    train_prior: ["model={layers: 1, heads: 2, head_width: 4}", "sampling_steps=2"],
-    train_decoder: [
-        "model={image_size: 16, patch: 2, channels: [8, 16], blocks: 1, attention: [1]}",
-        *("model.head_width=8", "model.context_width=8", "model.norm_groups=4"),
-        *("model.noise.variance=fixed", "sampling_steps=2"),
-    ],
-}
-
-
 @pytest.mark.parametrize("script", [train_prior, train_decoder], ids=["prior", "decoder"])
 def test_training_resumes_as_if_it_had_never_stopped(
     script: Any, tmp_path: Path, image_folder: Path, run_script: Script
 ) -> None:
     save_dual_encoder(tmp_path / "encoder", untrained())
-    words = [f"data.path={image_folder}", f"encoder={tmp_path / 'encoder'}", *TINY[script]]
-    words += ["data.held_out_share=0.3", "run.batch_size=4", "run.log_every=1", "optimiser.lr=1e-3"]
+    kind = script.__name__.removeprefix("train_")
+    words = arguments_of(kind, image_folder, tmp_path, tmp_path / "encoder")
+    words += ["run.log_every=1", "optimiser.lr=1e-3"]
     words += ["run.evaluate_every=4", "optimiser.decay_updates=4", "run.updates=4"]
     for name, minutes in (("whole", []), ("parts", ["run.minutes=1e-9"])):
         for _ in range(5 if minutes else 1):
@@ -517,6 +509,10 @@ def test_training_resumes_as_if_it_had_never_stopped(
     ).read_bytes()
     if script is train_decoder:
         assert (tmp_path / "whole/samples/0000004.png").is_file()
+    # A run that starts from the model takes over its sizes.
+    init = [f"init={tmp_path / 'whole/model'}", "size=large"]
+    schema = train_prior.TrainPrior if script is train_prior else train_decoder.TrainDecoder
+    assert load_config(schema, "", init).model == load_config(schema, "", words).model
 
 
 @pytest.fixture

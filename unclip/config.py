@@ -5,8 +5,11 @@ from typing import Annotated
 
 from dalle_base.common.bounds import Bounds, Layers, Pixels, ShareBelow1, Weight, Width
 from dalle_base.common.errors import UserError
+from dalle_base.common.size import LeastSize
 
 PREDICTIONS = ("sample", "epsilon", "v_prediction")
+ADDITIONAL = 4
+"""The prior's tokens behind the text: its embedding, the step, the noised embedding, the query."""
 SCHEDULES = {"cosine": "squaredcos_cap_v2", "linear": "linear"}
 """Noise schedules: our names, and those of diffusers."""
 VARIANCES = ("fixed", "learned")
@@ -58,6 +61,11 @@ class PriorConfig:
     noise: NoiseConfig = field(default_factory=lambda: NoiseConfig(prediction="sample"))
     """Its diffusion."""
 
+    def least_size(self) -> LeastSize:
+        """Return the model's least size; texts, whose length is the dual encoder's, not counted."""
+        width = self.heads * self.head_width
+        return LeastSize(12 * self.layers * width**2, ADDITIONAL * self.layers * width)
+
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""
         if self.noise.variance != "fixed":
@@ -91,6 +99,17 @@ class DecoderConfig:
     """Share of activations dropped in training."""
     noise: NoiseConfig = field(default_factory=lambda: NoiseConfig(variance="learned"))
     """Its diffusion."""
+
+    def least_size(self) -> LeastSize:
+        """Return the model's least size: of residual blocks, which have two convolutions of 3x3."""
+        down_and_up = 2 * self.blocks + 1
+        parameters, activations = 36.0 * self.channels[-1] ** 2, 0.0
+        for level, width in enumerate(self.channels):
+            positions = (self.image_size / self.patch / 2**level) ** 2
+            # The first block each way has another level's width in front.
+            parameters += (18 * down_and_up - 18) * width**2
+            activations += down_and_up * width * positions
+        return LeastSize(parameters, activations)
 
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""

@@ -82,7 +82,7 @@ def variance_bound(
     posterior = (1 - before) / (1 - now) * beta
     # At step 0 the posterior has no spread: the next step's stands in for it, as in the source.
     first = (1 - products[0]) / (1 - products[1]) * (1 - products[1] / products[0])
-    low = posterior.clamp(min=first.item()).log()
+    low = posterior.maximum(first).log()
     share = (spread + 1) / 2
     log_variance = share * beta.log() + (1 - share) * low
     original = original.clamp(-1, 1)

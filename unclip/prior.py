@@ -7,12 +7,9 @@ from diffusers.models.transformers.prior_transformer import PriorTransformer
 from torch import Tensor, nn
 
 from dalle_base.common.schema import validate_all
-from unclip.config import PriorConfig
+from unclip.config import ADDITIONAL, PriorConfig
 from unclip.diffusion import Predict, denoise, diffusion_loss, guided, signal_shares
 from unclip.reading import Caption
-
-ADDITIONAL = 4
-"""Tokens behind the text: its embedding, the step, the noised embedding, and the query."""
 
 
 class Prior(nn.Module):

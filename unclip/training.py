@@ -11,7 +11,7 @@ from dalle_base.common.free import Free, Place
 from dalle_base.data.config import DataConfig, TextConfig
 from dalle_base.data.sources import SOURCES, resolve_data
 from dalle_base.training.config import OptimiserConfig, RunConfig, check_keep
-from dalle_base.training.layers import complete_layers
+from dalle_base.training.layers import complete_layers, only, stored
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +28,9 @@ class TrainOverEncoder:
     """A training over a frozen dual encoder."""
 
     KIND: ClassVar[str]
-    """Of the model, as messages name it."""
+    """Of the model, as messages and presets of sizes name it."""
+    SHAPE: ClassVar[tuple[str, ...]]
+    """What a model that starts from another one has in common with it."""
 
     encoder: Annotated[str, Place("encoder")] = "models/emoji/reranker"
     """Folder of the frozen dual encoder."""
@@ -46,13 +48,17 @@ class TrainOverEncoder:
     """Folder of a model of the same kind and size to start from, if any: fine-tuning."""
     keep: Free[str] = "best"
     """Which model the run's folder holds: best (by the loss of held-out images) or last."""
+    size: Free[str] = ""
+    """Sizes and length to begin with: small, base or large (configs/sizes.yaml); what is written
+    elsewhere counts more; empty: the paper's."""
     held_out_images: Free[From0] = 256
     """How many held-out images are measured (0: all)."""
 
     @classmethod
     def prepare(cls, layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return config layers with shares of the run as numbers."""
-        return complete_layers(cls, cls.KIND, layers, {})
+        """Return config layers on those of `size` and of the model that `init` names."""
+        start = {"model": only(stored(layers).get(cls.KIND), cls.SHAPE)}
+        return complete_layers(cls, cls.KIND, layers, start)
 
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""
