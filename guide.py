@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dalle_base.common.errors import command
-from dalle_base.common.files import prepare_folder, slug
+from dalle_base.common.output import PREVIEW, Output, open_output
 from dalle_guided.request import GuideRequest, parse_guide_request
 
 if TYPE_CHECKING:
@@ -27,28 +27,33 @@ def main() -> int:
     with enough_memory("use fewer --cutouts, a smaller --size, or --device cpu"):
         models = load_models(request, device)
         request = replace(request, encoder=models.encoder_folder)
-        folder = prepare_folder(request.out / slug(request.text), "set --out")
-        return draw_all(request, models, folder)
+        with open_output(request.out, request.text, request.identity()) as output:
+            return draw_all(request, models, output)
 
 
-def draw_all(request: GuideRequest, models: "GuideModels", folder: Path) -> int:
+def draw_all(request: GuideRequest, models: "GuideModels", output: Output) -> int:
     """Draw and write an image of each seed; Ctrl-C keeps what is finished and what was begun."""
     from dalle_guided.record import write_drawing, write_record
 
+    folder = output.folder
     print(f"drawing {request.drawings} of {request.config.steps} steps into {folder}", flush=True)
     drawings: list[tuple[int, Drawing]] = []
+    files: list[str] = []
     stopped = False
     for seed in request.seeds:
         drawing, stopped = draw_one(request, models, folder, seed)
         if drawing.way:
             drawings.append((seed, drawing))
-            print(write_drawing(folder, request, seed, drawing))
+            files += write_drawing(folder, request, seed, drawing)
+            print(folder / f"{seed}.png")
         if stopped:
             break
     if not drawings:
         raise KeyboardInterrupt
-    (folder / "preview.png").unlink(missing_ok=True)
-    print(write_record(folder, request, drawings, stopped))
+    (folder / PREVIEW).unlink(missing_ok=True)
+    record = write_record(folder, request, drawings, stopped)
+    output.finish([*files, record.name], finished=not stopped)
+    print(record)
     return 130 if stopped else 0
 
 
@@ -74,7 +79,7 @@ def draw_one(
                 scores["second"] = f"{last.second:.3f}"
             bar.set_postfix(scores, refresh=False)
             bar.update(last.step - bar.n)
-            write_way(folder / "preview.png", request, drawing)
+            write_way(folder / PREVIEW, request, drawing)
 
         try:
             draw(way, config.patience, watch, drawing)

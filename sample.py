@@ -1,17 +1,19 @@
-"""From a caption to images: sample candidates, write each of them, a labelled grid and a JSON."""
+"""From captions to images: sample candidates, write each of them, a labelled grid and a JSON."""
 
 import dalle_base.common.interrupts  # noqa: F401  # isort: skip  # first of all
 
 import math
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dalle.request import Request, parse_request
+from dalle.request import Request, parse_requests
 from dalle_base.common.errors import UserError, command
-from dalle_base.common.files import prepare_folder, slug
 from dalle_base.common.model_folders import UNCLIP, asks_for
+from dalle_base.common.output import PREVIEW
+from dalle_base.common.several import Sampled, sample_each
 from unclip.script import sample_unclip
 
 if TYPE_CHECKING:
@@ -28,19 +30,18 @@ PREVIEWED = 16
 def main() -> int:
     if asks_for(UNCLIP, sys.argv[1:]):
         return sample_unclip(__doc__)
-    request = parse_request(__doc__)
+    requests = parse_requests(__doc__)
     from dalle_base.common.device import announce, choose_device, enough_memory
 
-    device = choose_device(request.device)
+    device = choose_device(requests[0].device)
     announce(device)
     with enough_memory("sample fewer --candidates, lower --memory, or use --device cpu"):
-        model, request = load(request, device)
-        if cut := model.text_tokenizer.cut(request.text, model.transformer.config.text_length):
-            print(f"warning: {cut}", file=sys.stderr)
-        if request.only_asks:
-            print(answer(model, request))
+        model, same = load(requests[0], device)
+        requests = [replace(same, text=each.text) for each in requests]
+        if same.only_asks:
+            print(*(answer(model, each) for each in requests), sep="\n")
             return 0
-        return sample(model, request, prepare_folder(request.out / slug(request.text), "set --out"))
+        return sample_each(requests, partial(sample, model))
 
 
 def load(request: Request, device: "torch.device") -> "tuple[TextToImage, Request]":
@@ -62,8 +63,8 @@ def load(request: Request, device: "torch.device") -> "tuple[TextToImage, Reques
         raise UserError(f"{request.model} has no {RERANKER} to rank with: name one by --reranker")
     own = {k: v for k, v in asdict(model.sampling).items() if k not in request.asked}
     sampling = replace(request.sampling, **own)
-    guided = sampling.guidance_scale != 1
-    batch_size = fitting_batch(model.transformer, int(request.memory * 1e9), guided=guided)
+    memory, guided = int(request.memory * 1e9), sampling.guidance_scale != 1
+    batch_size = fitting_batch(model.transformer, memory, guided=guided)
     sampling = replace(sampling, batch_size=batch_size)
     reranker = request.reranker or request.model / RERANKER
     return model, replace(request, sampling=sampling, reranker=reranker)
@@ -79,10 +80,12 @@ def answer(model: "TextToImage", request: Request) -> str:
     return memory_report(model.transformer, request.sampling)
 
 
-def sample(model: "TextToImage", request: Request, folder: Path) -> int:
+def sample(model: "TextToImage", request: Request, folder: Path) -> Sampled:
     """Sample and write what is asked for; Ctrl-C keeps the batches that are complete."""
-    from dalle.record import write
+    from dalle.record import GRID, RECORD, write
 
+    if cut := model.text_tokenizer.cut(request.text, model.transformer.config.text_length):
+        print(f"warning: {cut}", file=sys.stderr)
     given = None
     if request.image:
         from dalle.prompt import read_prompt
@@ -92,15 +95,16 @@ def sample(model: "TextToImage", request: Request, folder: Path) -> int:
     count, scores = len(samples.images), None
     if model.reranker:
         samples, scores = best_first(model, samples, request)
-    sheet, record = write(folder, request, samples, given, scores)
+    files = write(folder, request, samples, given, scores)
     if stopped:
         left = request.sampling.candidates - count
         rest = f"--first {request.sampling.first + count} --candidates {left}"
         print(f"interrupted: kept {count} candidates in {folder}; {rest} samples the rest")
-        return 130
+        return Sampled(files, finished=False)
     kept = f"the best {len(samples.images)} of " if len(samples.images) < count else ""
-    print(f"wrote {kept}{count} candidates to {folder}, the grid {sheet} and {record}")
-    return 0
+    rest = f"the grid {folder / GRID} and {folder / RECORD}"
+    print(f"wrote {kept}{count} candidates to {folder}, {rest}")
+    return Sampled(files)
 
 
 def sample_all(
@@ -121,7 +125,7 @@ def sample_all(
             bar.update(at.step // columns - bar.n)
             if request.preview and (at.step % columns == 0 or at.step == at.steps):
                 images = model.images(at.codes[:PREVIEWED])
-                write_preview(folder / "preview.png", images, request.text)
+                write_preview(folder / PREVIEW, images, request.text)
 
         try:
             parts += model.batches(request.text, request.sampling, given, progress)
@@ -138,8 +142,7 @@ def best_first(
     """Return the candidates as the reranker orders them, `top` at most, and their scores."""
     from dual_encoder.rank import cut
 
-    where = cut(model.reranker, samples.captions[0]) if model.reranker else None
-    if where:
+    if model.reranker and (where := cut(model.reranker, samples.captions[0])):
         print(f"warning: the reranker's {where}", file=sys.stderr)
     scores = model.rank(samples, request.sampling.likelihood_weight)
     order = scores.argsort(descending=True, stable=True)[: request.top]

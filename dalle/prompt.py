@@ -8,16 +8,20 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from dalle.generate import TO_SAMPLE
 from dalle.record import RECORD
 from dalle.request import Request
 from dalle.text_to_image import TextToImage
 from dalle_base.common.errors import UserError
+from dalle_base.common.images import centre_square
 from dalle_base.common.opening import read_image
 
 ROUNDING = 2
 """Grey levels by which the same codes' images may differ."""
+MIDDLE = 127
+"""Grey level above which a mask marks."""
 
 
 def read_codes(model: TextToImage, path: Path) -> Tensor:
@@ -33,10 +37,14 @@ def read_codes(model: TextToImage, path: Path) -> Tensor:
 def read_prompt(model: TextToImage, request: Request) -> Tensor:
     """Return --image's codes [RC] with `TO_SAMPLE` for those to sample.
 
-    Raises `UserError` for an image that cannot be read, and rows or columns that are not there.
+    Raises `UserError` for an image or a mask that cannot be read, and rows or columns that are not
+    there.
     """
     assert request.image
     rows, columns = model.tokenizer.rows, model.tokenizer.columns
+    if request.mask:
+        marked = read_mask(request.mask, request.image, rows, columns)
+        return torch.where(marked.flatten(), TO_SAMPLE, read_codes(model, request.image))
     keep = rows // 2 if request.keep_rows is None else request.keep_rows
     row, column = request.redraw_from or (keep, 0)
     if request.redraw_from is None and not 1 <= row <= rows:
@@ -49,6 +57,29 @@ def read_prompt(model: TextToImage, request: Request) -> Tensor:
     grid = read_codes(model, request.image).view(rows, columns).clone()
     grid[row:, column:] = TO_SAMPLE
     return grid.flatten()
+
+
+def read_mask(path: Path, image: Path, rows: int, columns: int) -> Tensor:
+    """Return which codes a mask marks, bool [rows, columns]: those of which it marks any pixel.
+
+    A pixel is marked where the mask is lighter than middle grey, as white and clear pixels are. As
+    of the image, the centre square counts. Raises `UserError` for a mask that cannot be read, that
+    is of another size than the image, or that marks nothing or everything.
+    """
+    width, height = read_image(image, "--image").size
+    mask = read_image(path, "--mask").convert("L")
+    if mask.size != (width, height):
+        raise UserError(
+            f"--mask {path} has {mask.width}x{mask.height} pixels and --image {width}x{height}: "
+            "make them alike"
+        )
+    marked = np.asarray(centre_square(mask, min(mask.size))) > MIDDLE
+    cells = F.adaptive_max_pool2d(torch.tensor(marked)[None].float(), (rows, columns))
+    found = cells[0] > 0
+    if found.all() or not found.any():
+        what = "everything: leave --image out" if found.all() else "nothing: make some of it white"
+        raise UserError(f"--mask {path} marks {what}")
+    return found
 
 
 def recorded_codes(path: Path, image: Image.Image, model: TextToImage) -> Tensor | None:

@@ -25,16 +25,12 @@ def repeat_command(request: Request, candidate: int) -> str:
     words += ["--seed", sampling.seed, "--first", candidate, "--candidates", 1]
     words += ["--temperature", sampling.temperature, "--guidance", sampling.guidance_scale]
     words += ["--top-k", sampling.top_k, "--top-p", sampling.top_p]
-    if request.precision != "float32":
-        words += ["--precision", request.precision]
-    if request.compile:
-        words += ["--compile"]
-    if request.image:
-        words += ["--image", request.image]
-    if request.keep_rows is not None:
-        words += ["--keep-rows", request.keep_rows]
-    if request.redraw_from is not None:
-        words += ["--redraw-from", *request.redraw_from]
+    words += ["--precision", request.precision] * (request.precision != "float32")
+    words += ["--compile"] * request.compile
+    for name in ("image", "keep_rows", "mask"):
+        if (value := getattr(request, name)) is not None:
+            words += ["--" + name.replace("_", "-"), value]
+    words += ["--redraw-from", *request.redraw_from] if request.redraw_from else []
     return shlex.join(map(str, words))
 
 
@@ -44,8 +40,8 @@ def write(
     samples: Samples,
     given: Tensor | None,
     scores: Sequence[float] | None = None,
-) -> tuple[Path, Path]:
-    """Write candidates, grid, record; return the last two's paths. Raises `UserError`: cannot.
+) -> list[str]:
+    """Write candidates, grid, record; return the files' names. Raises `UserError`: cannot.
 
     Args:
         folder: exists.
@@ -84,7 +80,7 @@ def write(
         (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write into {folder}: {error.strerror}; set --out") from None
-    return folder / GRID, folder / RECORD
+    return [*names, GRID, RECORD]
 
 
 def _settings(request: Request, given: Tensor | None, ranked: bool) -> dict[str, Any]:
@@ -101,6 +97,7 @@ def _settings(request: Request, given: Tensor | None, ranked: bool) -> dict[str,
         "likelihood_weight": sampling.likelihood_weight if ranked else None,
         "precision": request.precision,
         "image": str(request.image) if request.image else None,
+        "mask": str(request.mask) if request.mask else None,
         "reranker": str(request.reranker) if ranked else None,
         "kept_codes": 0 if given is None else int((given != TO_SAMPLE).sum()),
     }

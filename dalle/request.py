@@ -1,19 +1,24 @@
-"""What `sample.py` is asked for: its arguments as one object. Needs no torch."""
+"""What `sample.py` is asked for: an object for each caption. Needs no torch."""
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from dalle.config import PRECISIONS, Sampling, SamplingDefaults
 from dalle_base.common.arguments import add_device
 from dalle_base.common.bounds import Above0, From0, From1, check_bounds
+from dalle_base.common.captions import add_captions, take_captions
 from dalle_base.common.errors import UserError
+from dalle_base.common.output import identity
 from dalle_base.common.shown import is_writable, short
 
 SETTINGS = tuple(each.name for each in fields(SamplingDefaults))
 """Fields of `Sampling` that a model's folder has values for."""
+
+FREE = ("asked", "out", "memory", "device", "preview", "dry_run", "log_likelihood")
+"""Fields that change no image."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Request:
     """Rows of its codes to keep."""
     redraw_from: tuple[From0, From0] | None = None
     """Instead: row and column of the code from which a rectangle is sampled anew."""
+    mask: Path | None = None
+    """Instead: an image that is white, or transparent, where codes are sampled anew."""
     memory: Above0 = 4.0
     """GB that caches may take."""
     precision: str = "auto"
@@ -64,27 +71,33 @@ class Request:
         check_bounds(self, flags=True)
         if self.top is not None and self.rerank is False:
             raise UserError("--top keeps what the reranker likes best: leave --no-rerank out")
-        if self.image is None and (self.keep_rows is not None or self.redraw_from is not None):
-            raise UserError("--keep-rows and --redraw-from need --image, the image to keep of")
+        parts = (self.keep_rows, self.redraw_from, self.mask)
+        asked = [part for part in parts if part is not None]
+        if asked and self.image is None:
+            raise UserError("--keep-rows, --redraw-from and --mask need --image, what to keep of")
         if self.image is None and self.log_likelihood:
             raise UserError("--log-likelihood needs --image, the image in question")
-        if self.keep_rows is not None and self.redraw_from is not None:
-            raise UserError("--keep-rows and --redraw-from exclude each other: give one")
+        if len(asked) > 1:
+            raise UserError("--keep-rows, --redraw-from and --mask exclude one another: give one")
 
     @property
     def only_asks(self) -> bool:
         """Whether the answer is a line, and nothing is sampled."""
         return self.log_likelihood or self.dry_run
 
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this run from others, once `sampling` is as the model has it."""
+        return identity(replace(self, sampling=replace(self.sampling, batch_size=1)), FREE)
 
-def parse_request(description: str | None, argv: Sequence[str] | None = None) -> Request:
-    """Return what a command line asks for.
+
+def parse_requests(description: str | None, argv: Sequence[str] | None = None) -> list[Request]:
+    """Return what a command line asks for, of each caption.
 
     Raises:
         UserError: options that make no sense together; argparse itself ends with status 2.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--text", required=True, help="the caption")
+    add_captions(parser)
     parser.add_argument("--model", type=Path, default=Path("models/emoji"), help="model folder")
     parser.add_argument("--candidates", type=int, default=8, help="images to sample")
     parser.add_argument(
@@ -112,7 +125,8 @@ def parse_request(description: str | None, argv: Sequence[str] | None = None) ->
         options["redraw_from"] = tuple(options["redraw_from"])
     asked = take_settings(options)
     numbers = {name: options.pop(name) for name in ("candidates", "seed", "first")}
-    return Request(**options, sampling=Sampling(**numbers, **asked), asked=tuple(asked))
+    captions, sampling = take_captions(options), Sampling(**numbers, **asked)
+    return [Request(text, **options, sampling=sampling, asked=tuple(asked)) for text in captions]
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -149,6 +163,9 @@ def _add_prompt(kept: argparse._ArgumentGroup) -> None:
         nargs=2,
         metavar=("ROW", "COLUMN"),
         help="instead: keep all of it but the codes from here to the bottom right corner",
+    )
+    kept.add_argument(
+        "--mask", type=Path, help="instead: keep all of it but where this image is white, or clear"
     )
     kept.add_argument(
         "--log-likelihood",

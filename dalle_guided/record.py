@@ -20,16 +20,18 @@ FRAME_MS, LAST_MS = 120, 1500
 """How long a GIF shows a frame, and the last one."""
 
 
-def write_drawing(folder: Path, request: GuideRequest, seed: int, drawing: Drawing) -> Path:
-    """Write an image, and its way as a sheet and a GIF; return the image's path.
+def write_drawing(
+    folder: Path, request: GuideRequest, seed: int, drawing: Drawing
+) -> tuple[str, str, str]:
+    """Write an image, and its way as a sheet and a GIF; return the files' names.
 
     Raises `UserError` where that is impossible.
     """
-    path = folder / f"{seed}.png"
-    save_image(drawing.image, path)
-    write_way(folder / f"{seed}-way.png", request, drawing)
-    write_gif(folder / f"{seed}-way.gif", drawing)
-    return path
+    image, sheet, animation = names = f"{seed}.png", f"{seed}-way.png", f"{seed}-way.gif"
+    save_image(drawing.image, folder / image)
+    write_way(folder / sheet, request, drawing)
+    write_gif(folder / animation, drawing)
+    return names
 
 
 def write_way(path: Path, request: GuideRequest, drawing: Drawing) -> None:

@@ -4,11 +4,12 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from dalle_base.common.arguments import Number, add_device, add_fields, flag_of
 from dalle_base.common.bounds import Bounds, From1, Seed, check_bounds
 from dalle_base.common.errors import UserError
+from dalle_base.common.output import identity
 from dalle_guided.config import STARTS, CutoutsConfig, GuidanceConfig
 from dalle_guided.prompts import Prompt, parse_prompts
 
@@ -69,6 +70,10 @@ class GuideRequest:
     def seeds(self) -> range:
         """The seed of each image."""
         return range(self.seed, self.seed + self.drawings)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this run from others."""
+        return identity(self, ("out", "device"))
 
 
 def parse_guide_request(description: str | None, argv: Sequence[str] | None = None) -> GuideRequest:

@@ -324,7 +324,7 @@ def test_the_script_writes_an_image_its_way_and_how_to_repeat_it(
     record = json.loads((folder / "guided.json").read_text("utf-8"))
     assert [entry["seed"] for entry in record["drawings"]] == [0, 1]
     ends = (".png", "-way.png", "-way.gif")
-    names = {f"{seed}{end}" for seed in (0, 1) for end in ends} | {"guided.json"}
+    names = {f"{seed}{end}" for seed in (0, 1) for end in ends} | {"guided.json", "run.json"}
     assert {path.name for path in folder.iterdir()} == names
     assert str(folder / "guided.json") in out
     with Image.open(folder / "0-way.gif") as gif:

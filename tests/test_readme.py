@@ -19,7 +19,7 @@ import classify
 import evaluate
 import sample
 import search
-from dalle.request import parse_request
+from dalle.request import parse_requests
 from dalle_base.common.planning import take_plan
 from dalle_base.training.changes import load_run_config
 from dalle_guided.request import parse_guide_request
@@ -43,7 +43,7 @@ PARSERS: dict[str, Callable[[list[str]], Any]] = {
     "train_clip.py": lambda words: load_run_config(TrainDualEncoder, "", take_plan(words)[1]),
     "train_prior.py": lambda words: load_run_config(TrainPrior, "", take_plan(words)[1]),
     "train_decoder.py": lambda words: load_run_config(TrainDecoder, "", take_plan(words)[1]),
-    "sample.py": lambda words: parse_request(None, words),
+    "sample.py": lambda words: parse_requests(None, words),
     "guide.py": lambda words: parse_guide_request(None, words),
     "classify.py": classify.parse_arguments,
     "search.py": search.parse_arguments,
@@ -157,7 +157,7 @@ OPTIONS = re.findall(
 @pytest.mark.parametrize("option", OPTIONS)
 def test_options_of_sampling_are_accepted(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        parse_request(None, ["--text", "a", *shlex.split(option)])
+        parse_requests(None, ["--text", "a", *shlex.split(option)])
     except SystemExit:  # the document names the option without a value
         assert " " not in option
         assert f"argument {option}: expected one argument" in capsys.readouterr().err

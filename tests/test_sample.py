@@ -139,7 +139,7 @@ def test_what_is_no_device_is_refused_at_once(
         (["--model", "nowhere"], "no checkpoint folder nowhere"),
         (["--memory", "1e-6"], "caches take"),
         (["--guidance", "-1"], "guidance_scale is -1"),
-        (["--keep-rows", "2"], "--keep-rows and --redraw-from need --image"),
+        (["--keep-rows", "2"], "--keep-rows, --redraw-from and --mask need --image"),
         (["--log-likelihood"], "--log-likelihood needs --image"),
         (["--first", "-1"], "first is -1"),
         (["--top", "0"], "--top is 0"),
@@ -159,13 +159,15 @@ def test_what_is_no_device_is_refused_at_once(
 def test_bad_input_is_one_line_and_writes_nothing(
     arguments: list[str], named: str, toy: Path, tmp_path: Path, run_script: Script
 ) -> None:
-    defaults = ["--model", toy, "--text", "a", "--out", tmp_path / "out"]
+    text = [] if "--text" in arguments else ["--text", "a"]
+    defaults = ["--model", toy, *text, "--out", tmp_path / "out"]
     status, _, error = run_script(sample.main, *defaults, *arguments)
     assert status == 2
     lines = [line for line in error.splitlines() if line.startswith("error:")]
     assert len(lines) == 1
     assert named in lines[0]
     assert not list(tmp_path.rglob("*.png"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_part_of_an_image_is_kept(toy: Path, tmp_path: Path, run_script: Script) -> None:
@@ -337,7 +339,7 @@ def test_records_made_before_the_packages_moved_are_still_read(
     assert status == 0, error
     again = json.loads((tmp_path / "new/a-red-star/samples.json").read_text())
     assert again["candidates"][0]["codes"] == codes.tolist()
-    assert again.keys() == old.keys() | {"likelihood_weight"}
+    assert again.keys() == old.keys() | {"likelihood_weight", "mask"}
     assert again["candidates"][0].keys() == old["candidates"][0].keys()
 
 

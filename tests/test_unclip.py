@@ -44,7 +44,7 @@ from unclip.metrics import measure_decoder, measure_prior
 from unclip.model import Unclip, load_unclip, slerp
 from unclip.prior import Prior
 from unclip.reading import embed_images, read_captions, scaled, unscaled
-from unclip.request import parse_unclip_request
+from unclip.request import parse_unclip_requests
 
 PREDICTIONS = ["sample", "epsilon", "v_prediction"]
 CAPTIONS = ["a red thing", "blue"]
@@ -569,7 +569,7 @@ def test_the_script_samples_and_each_command_repeats_its_image(
 )
 def test_what_makes_no_sense_is_named(words: list[str], says: str) -> None:
     with pytest.raises(UserError, match=says) as error:
-        parse_unclip_request("", [*words, "--model", "m"])
+        parse_unclip_requests("", [*words, "--model", "m"])
     assert "\n" not in str(error.value)
 
 

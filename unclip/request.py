@@ -1,4 +1,4 @@
-"""What sample.py is asked for of a DALL-E 2: its arguments as one object. Needs no torch."""
+"""What sample.py is asked for of a DALL-E 2: an object for each caption. Needs no torch."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 from dalle_base.common.arguments import Number, add_device, add_fields
 from dalle_base.common.bounds import Bounds, From0, From1, Seed, Share, check_bounds
+from dalle_base.common.captions import add_captions, take_captions
 from dalle_base.common.errors import UserError
+from dalle_base.common.output import identity
 from dalle_base.common.shown import is_writable, short
 from unclip.config import UnclipSampling
 
@@ -16,6 +18,8 @@ SETTINGS = tuple(each.name for each in fields(UnclipSampling))
 """Fields of `UnclipSampling` that a model's folder has values for."""
 FLAGS = {"guidance_scale": "--guidance"}
 """Those whose flag has another name."""
+FREE = ("out", "device", "preview")
+"""Fields that change no image."""
 Candidates = Annotated[int, Bounds(1, 1_000_000)]
 
 
@@ -57,25 +61,28 @@ class UnclipRequest:
         for flag, text in (("--text", self.text), ("--blend-text", self.blend_text or "")):
             if not is_writable(text):
                 raise UserError(f"{flag} is {short(text)}: write it in UTF-8, without NUL")
-        for flag, given in (("--text", self.text), ("--blend-text", self.blend_text)):
-            if given is not None and not given.strip():
-                raise UserError(f"{flag} is empty: write what the image should show")
+        if self.blend_text is not None and not self.blend_text.strip():
+            raise UserError("--blend-text is empty: write what the image should show")
         check_bounds(self, flags=True)
         check_bounds(UnclipSampling(**self.settings), flags=True)
         if self.blend_image is not None and self.blend_text is not None:
             raise UserError("--blend-image and --blend-text exclude each other: give one")
 
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this run from others, once `settings` has all of the model's."""
+        return identity(self, FREE)
 
-def parse_unclip_request(
+
+def parse_unclip_requests(
     description: str | None, argv: Sequence[str] | None = None
-) -> UnclipRequest:
-    """Return what a command line asks for.
+) -> list[UnclipRequest]:
+    """Return what a command line asks for, of each caption.
 
     Raises:
         UserError: options that make no sense together; argparse itself ends with status 2.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--text", required=True, help="the caption")
+    add_captions(parser)
     parser.add_argument("--model", type=Path, required=True, help="folder of a DALL-E 2")
     parser.add_argument(
         "--candidates", action=Number, kind=Candidates, default=8, help="images to sample"
@@ -111,7 +118,8 @@ def parse_unclip_request(
     options = vars(parser.parse_args(argv))
     given = {name: options.pop(name) for name in SETTINGS}
     settings = {name: value for name, value in given.items() if value is not None}
-    return UnclipRequest(**options, settings=settings)
+    captions = take_captions(options)
+    return [UnclipRequest(text, **options, settings=settings) for text in captions]
 
 
 def _add_settings(group: argparse._ArgumentGroup) -> None:

@@ -5,14 +5,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalle_base.common.arguments import flag_of
 from dalle_base.common.errors import UserError
-from dalle_base.common.files import prepare_folder, slug
+from dalle_base.common.output import PREVIEW
+from dalle_base.common.several import Sampled, sample_each
 from unclip.config import UnclipSampling
-from unclip.request import FLAGS, UnclipRequest, parse_unclip_request
+from unclip.request import FLAGS, UnclipRequest, parse_unclip_requests
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,10 +27,10 @@ PREVIEWED = 16
 
 def sample_unclip(description: str | None, argv: Sequence[str] | None = None) -> int:
     """Do what a command line asks of a DALL-E 2. Raises `UserError`."""
-    request = parse_unclip_request(description, argv)
+    requests = parse_unclip_requests(description, argv)
     from dalle_base.common.device import announce, choose_device, enough_memory
 
-    device = choose_device(request.device)
+    device = choose_device(requests[0].device)
     announce(device)
     try:
         from unclip.model import load_unclip
@@ -37,19 +39,26 @@ def sample_unclip(description: str | None, argv: Sequence[str] | None = None) ->
             f"a DALL-E 2 needs {error.name}: pip install 'dalle-from-scratch[unclip]'"
         ) from None
     with enough_memory("sample fewer --candidates, or use --device cpu"):
-        model = load_unclip(request.model, device)
-        sampling = replace(model.sampling, **request.settings)
-        request = replace(request, settings=asdict(sampling))
-        warn_of_cut(model, request.text)
-        embedding = given_embedding(model, request, sampling)
-        folder = prepare_folder(request.out / slug(request.text), "set --out")
-        decoded = sample_all(model, request, sampling, embedding, folder)
-        scores = model.rank(decoded)
-        order = scores.argsort(descending=True, stable=True)[: request.top].tolist()
-        sheet = write(folder, request, decoded.select(order), scores[order].tolist())
+        model = load_unclip(requests[0].model, device)
+        sampling = replace(model.sampling, **requests[0].settings)
+        requests = [replace(each, settings=asdict(sampling)) for each in requests]
+        return sample_each(requests, partial(sample, model, sampling))
+
+
+def sample(
+    model: "Unclip", sampling: UnclipSampling, request: UnclipRequest, folder: Path
+) -> Sampled:
+    """Sample and write what is asked for."""
+    warn_of_cut(model, request.text)
+    embedding = given_embedding(model, request, sampling)
+    decoded = sample_all(model, request, sampling, embedding, folder)
+    scores = model.rank(decoded)
+    order = scores.argsort(descending=True, stable=True)[: request.top].tolist()
+    files = write(folder, request, decoded.select(order), scores[order].tolist())
     kept = f"the best {len(order)} of " if len(order) < request.candidates else ""
+    sheet = folder / files[-2]
     print(f"wrote {kept}{request.candidates} candidates to {folder} and the grid {sheet}")
-    return 0
+    return Sampled(files)
 
 
 def warn_of_cut(model: "Unclip", caption: str) -> None:
@@ -112,7 +121,7 @@ def sample_all(
             bar.update(done - bar.n)
             if request.preview:
                 some = [to_image(image) for image in images[:PREVIEWED]]
-                write_preview(folder / "preview.png", some, request.text)
+                write_preview(folder / PREVIEW, some, request.text)
 
         return model.generate(
             request.text,
@@ -127,8 +136,8 @@ def sample_all(
 
 def write(
     folder: Path, request: UnclipRequest, decoded: "Decoded", scores: Sequence[float]
-) -> Path:
-    """Write candidates, grid and record; return the grid's path. Raises `UserError`: cannot."""
+) -> list[str]:
+    """Write candidates, grid and record; return the files' names. Raises `UserError`: cannot."""
     from dalle.record import GRID, RECORD, sheet
 
     names = [f"{request.seed}-{k:03d}.png" for k in decoded.candidates]
@@ -160,7 +169,7 @@ def write(
         (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write into {folder}: {error.strerror}; set --out") from None
-    return folder / GRID
+    return [*names, GRID, RECORD]
 
 
 def repeat_command(request: UnclipRequest, candidate: int) -> str:

@@ -129,37 +129,42 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a temporary file or folder, where the system has such locks."""
+def claimed(path: Path) -> Iterator[bool]:
+    """Hold the lock of a file or folder, and yield whether no other process has it.
+
+    Where the system or the file system has no such locks, nobody has.
+    """
     if fcntl is None:
-        yield
+        yield True
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # not every file system knows them
+        free = True
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        except BlockingIOError:
+            free = False
+        except OSError:  # not every file system knows them
+            pass
+        yield free
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a temporary file or folder, where the system has such locks."""
+    with claimed(path):
+        yield
 
 
 def is_locked(path: Path) -> bool:
     """Whether some process holds the lock of a temporary file or folder."""
-    if fcntl is None:
-        return False
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
+        with claimed(path) as free:
+            return not free
+    except OSError:  # gone
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
-        return False
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def sync_folder(folder: Path) -> None:
