@@ -31,14 +31,21 @@ def main() -> int:
     if asks_for(UNCLIP, sys.argv[1:]):
         return sample_unclip(__doc__)
     requests = parse_requests(__doc__)
+    from dalle.together import shared, together
     from dalle_base.common.device import announce, choose_device, enough_memory
 
-    device = choose_device(requests[0].device)
-    announce(device)
-    with enough_memory("sample fewer --candidates, lower --memory, or use --device cpu"):
-        model, same = load(requests[0], device)
+    advice = "sample fewer --candidates, lower --memory, or use --device cpu"
+    with enough_memory(advice), together(requests[0].device) as own:
+        device = own or choose_device(requests[0].device)
+        announce(device)
+        whole, same = load(requests[0], device)
+        model = shared(whole)
+        if model is None:
+            return 0
         requests = [replace(same, text=each.text) for each in requests]
         if same.only_asks:
+            from dalle.answers import answer
+
             print(*(answer(model, each) for each in requests), sep="\n")
             return 0
         return sample_each(requests, partial(sample, model))
@@ -68,16 +75,6 @@ def load(request: Request, device: "torch.device") -> "tuple[TextToImage, Reques
     sampling = replace(sampling, batch_size=batch_size)
     reranker = request.reranker or request.model / RERANKER
     return model, replace(request, sampling=sampling, reranker=reranker)
-
-
-def answer(model: "TextToImage", request: Request) -> str:
-    """Return the answer to a question about an image or the memory: nothing is sampled."""
-    from dalle.likelihood import likelihood_report
-    from dalle.memory import memory_report
-
-    if request.log_likelihood and request.image:
-        return likelihood_report(model, request.text, request.image)
-    return memory_report(model.transformer, request.sampling)
 
 
 def sample(model: "TextToImage", request: Request, folder: Path) -> Sampled:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import sample
+from dalle import together
 from dalle.checkpoint import load_text_to_image
 from dalle.prompt import read_mask
 from dalle_base.common.errors import UserError
@@ -293,3 +294,47 @@ def test_a_mask_goes_with_an_image_and_no_other_part(run_script: Script) -> None
         status, _, error = run_script(sample.main, "--text", "a", *words)
         assert status == 2
         assert says in error
+
+
+# several processes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+@pytest.mark.parametrize("candidates", [1, 2, 7])
+def test_shares_stand_side_by_side_and_are_all(
+    processes: int, candidates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "count", lambda: processes)
+    found: list[int] = []
+    for rank in range(processes):
+        monkeypatch.setattr(together, "rank", lambda rank=rank: rank)
+        first, own = together.share(4, candidates)
+        assert own in (candidates // processes, -(-candidates // processes))
+        found += range(first, first + own)
+    assert found == list(range(4, 4 + candidates))
+
+
+@pytest.mark.slow
+def test_processes_share_candidates_out_and_write_what_one_would(
+    toy: Path, tmp_path: Path, run_script: Script, run_in_two_processes: Callable[..., None]
+) -> None:
+    words = ["--model", str(toy), "--text", "a red star", "--text", "blue", "--candidates", "3"]
+    words += ["--seed", "2", "--top", "2"]
+    run_in_two_processes("sample.py", *words, "--out", str(tmp_path / "two"))
+    assert run_script(sample.main, *words, "--out", tmp_path / "one")[0] == 0
+    for name in ("a-red-star", "blue"):
+        one, two = (
+            json.loads((tmp_path / out / name / "samples.json").read_text())
+            for out in ("one", "two")
+        )
+        for first, second in zip(one.pop("candidates"), two.pop("candidates"), strict=True):
+            assert first.pop("log_likelihood") == pytest.approx(second.pop("log_likelihood"))
+            assert first.pop("score") == pytest.approx(second.pop("score"), abs=1e-3)
+            assert first == second
+        assert one == two
+        assert names(tmp_path / "one" / name) == names(tmp_path / "two" / name)
+    # A single candidate leaves a process without any.
+    run_in_two_processes(
+        "sample.py", *words[:4], "--candidates", "1", "--out", str(tmp_path / "three")
+    )
+    assert len(list(tmp_path.glob("three/*/0-*.png"))) == 1

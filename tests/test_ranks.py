@@ -28,7 +28,7 @@ from dalle_base.common.config import load_config
 from dalle_base.common.errors import UserError
 from dalle_base.common.planning import take_plan
 from dalle_base.data.text import PADDING
-from dalle_base.training import launch, processes, stopping, watchdog
+from dalle_base.training import launch, launched, processes, stopping, watchdog
 from dalle_base.training.config import OptimiserConfig
 from dalle_base.training.sharding import check_shardable
 from dalle_base.training.trainer import Trainer
@@ -219,17 +219,17 @@ def test_half_told_processes_are_refused(monkeypatch, environment, says) -> None
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=says):
-        launch.launched_processes()
+        launched.launched_processes()
 
 
 def test_processes_that_would_train_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """srun starts several, of which accelerate knows nothing."""
-    monkeypatch.setenv(launch.STEP_COUNT, "3")
+    monkeypatch.setenv(launched.STEP_COUNT, "3")
     monkeypatch.setattr(launch, "Accelerator", lambda **_: Accelerator(cpu=True))
     with pytest.raises(UserError, match="3 processes were started, but each would train alone"):
         launch.connect("no")
     monkeypatch.setenv("WORLD_SIZE", "1")  # torchrun speaks, whatever srun started
-    assert launch.launched_processes() == 1
+    assert launched.launched_processes() == 1
 
 
 @pytest.mark.parametrize("several", [False, True])

@@ -633,3 +633,18 @@ def test_evaluate_measures_prior_and_decoder(
     status, _, error = run_script(evaluate.main, folder, "--checker", "2")
     assert status == 2
     assert "give --config" in error
+
+
+@pytest.mark.slow
+def test_processes_share_candidates_out(
+    folder: Path, tmp_path: Path, run_script: Script, run_in_two_processes: Callable[..., None]
+) -> None:
+    words = ["--model", str(folder), "--text", "blue", "--candidates", "3", "--seed", "2"]
+    run_in_two_processes("sample.py", *words, "--out", str(tmp_path / "two"))
+    assert run_script(sample_script.main, *words, "--out", tmp_path / "one")[0] == 0
+    one, two = (
+        json.loads((tmp_path / out / "blue/samples.json").read_text()) for out in ("one", "two")
+    )
+    for first, second in zip(one["candidates"], two["candidates"], strict=True):
+        assert first["file"] == second["file"]
+        assert first["embedding"] == pytest.approx(second["embedding"], abs=1e-4)

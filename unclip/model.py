@@ -4,7 +4,7 @@ model = load_unclip("models/emoji-unclip")
 images = model.generate("a red heart", candidates=4, seed=0).images
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -49,6 +49,15 @@ class Decoded(NamedTuple):
             part[index] if isinstance(part, Tensor) else [part[i] for i in order] for part in self
         ]
         return Decoded(*chosen)
+
+
+def join(parts: Iterable[Decoded]) -> Decoded:
+    """Return several batches of images as one."""
+    joined: list[Any] = [
+        torch.cat(each) if isinstance(each[0], Tensor) else [*chain(*each)]
+        for each in zip(*parts, strict=True)
+    ]
+    return Decoded(*joined)
 
 
 @dataclass(eq=False)
@@ -126,11 +135,7 @@ class Unclip:
             images = self.decode(drawn, own, noise[1:], sampling, report)
             names = ([*each] for each in zip(*rows[part], strict=True))
             parts.append(Decoded([to_image(image) for image in images], drawn.cpu(), *names))
-        joined: list[Any] = [
-            torch.cat(each) if isinstance(each[0], Tensor) else [*chain(*each)]
-            for each in zip(*parts, strict=True)
-        ]
-        return Decoded(*joined)
+        return join(parts)
 
     def noises(
         self, names: Sequence[tuple[int, int]], sampling: UnclipSampling

@@ -28,18 +28,24 @@ PREVIEWED = 16
 def sample_unclip(description: str | None, argv: Sequence[str] | None = None) -> int:
     """Do what a command line asks of a DALL-E 2. Raises `UserError`."""
     requests = parse_unclip_requests(description, argv)
+    from dalle.together import together
     from dalle_base.common.device import announce, choose_device, enough_memory
 
-    device = choose_device(requests[0].device)
-    announce(device)
     try:
         from unclip.model import load_unclip
     except ModuleNotFoundError as error:
         raise UserError(
             f"a DALL-E 2 needs {error.name}: pip install 'dalle-from-scratch[unclip]'"
         ) from None
-    with enough_memory("sample fewer --candidates, or use --device cpu"):
-        model = load_unclip(requests[0].model, device)
+    from unclip.together import shared
+
+    advice = "sample fewer --candidates, or use --device cpu"
+    with enough_memory(advice), together(requests[0].device) as own:
+        device = own or choose_device(requests[0].device)
+        announce(device)
+        model = shared(load_unclip(requests[0].model, device))
+        if model is None:
+            return 0
         sampling = replace(model.sampling, **requests[0].settings)
         requests = [replace(each, settings=asdict(sampling)) for each in requests]
         return sample_each(requests, partial(sample, model, sampling))

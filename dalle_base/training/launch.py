@@ -1,7 +1,4 @@
-"""How the processes of a run start together, and how they end together.
-
-What starts them (`torchrun`, `accelerate launch`) tells each in its environment how many there are.
-"""
+"""How the processes of a run start together, and how they end together."""
 
 import contextlib
 import datetime
@@ -17,17 +14,14 @@ from torch.distributed import distributed_c10d
 
 from dalle_base.common.errors import UserError
 from dalle_base.training import processes, watchdog
+from dalle_base.training.launched import HOW, launched_processes
 
-COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
-STEP_COUNT = "SLURM_STEP_NUM_TASKS"
-"""Where launchers say how many processes they start: that of srun counts where no other speaks."""
 FSDP = "ACCELERATE_USE_FSDP"
 LONGEST_WAIT = datetime.timedelta(hours=12)
 """How long one process may work while the others wait: the first encodes all images, say. A process
 that ends is noticed at once (`watchdog`), so this bounds only a wait for one that hangs."""
 LEAVING = 60.0
 """Seconds that the first process waits for the others to be gone."""
-HOW = "start them by torchrun or accelerate launch (docs/scale.md)"
 
 
 def connect(precision: str) -> Accelerator:
@@ -78,29 +72,9 @@ def connect(precision: str) -> Accelerator:
     return accelerator
 
 
-def launched_processes() -> int:
-    """How many processes the launcher says it starts, 1 without a launcher.
-
-    Raises:
-        UserError: it does not say which of them this is.
-    """
-    found = next((name for name in COUNTS if os.environ.get(name)), STEP_COUNT)
-    text = os.environ.get(found) or "1"
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"{found} is {text!r}: it counts processes; {HOW}")
-    if found == "WORLD_SIZE" and int(text) > 1 and not _number("RANK", int(text)):
-        raise UserError(f"WORLD_SIZE is {text}, but RANK is not one of {text} numbers; {HOW}")
-    return int(text)
-
-
 def wants_sharding() -> bool:
     """Whether `accelerate launch` was asked for FSDP."""
     return os.environ.get(FSDP, "").lower() in ("1", "true", "yes")
-
-
-def _number(name: str, below: int) -> bool:
-    text = os.environ.get(name, "")
-    return text.isdecimal() and int(text) < below
 
 
 def _asked_for_cpu() -> bool:
