@@ -264,7 +264,7 @@ def batch_loss(
 
 def preview(run: "Run", ranker: "Ranker", held_out: "HeldOut", best: int = 7) -> None:
     """Write a grid: in each row a held-out pair, then the images that its caption finds."""
-    from dalle_base.common.images import grid, save_image
+    from dalle_base.common.images import grid
 
     queries = range(0, len(held_out.captions), max(1, len(held_out.captions) // 8))[:8]
     features = ranker.text_features([held_out.captions[query] for query in queries])
@@ -277,7 +277,7 @@ def preview(run: "Run", ranker: "Ranker", held_out: "HeldOut", best: int = 7) ->
         labels.append(held_out.captions[query][:20])
         labels += [f"{value:.2f}" for value in found.values.tolist()]
     sheet = grid(images, len(images) // len(queries), labels, scale=2)
-    save_image(sheet, run.folder / "samples" / f"{run.trainer.step:07d}.png")
+    run.show("samples", sheet)
 
 
 if __name__ == "__main__":

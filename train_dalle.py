@@ -253,14 +253,14 @@ def begin_with(transformer: "Transformer", init: Path, config: TrainDALLE, run: 
 
 def preview(config: TrainDALLE, run: "Run", held_out: "Source", model: "TextToImage") -> None:
     """Write a grid of what the model samples for a few captions, two candidates each."""
-    from dalle_base.common.images import grid, save_image
+    from dalle_base.common.images import grid
 
     few = range(min(8, len(held_out)))
     captions = config.previews or [held_out.record(i).caption or "" for i in few]
     samples = model.generate(captions, candidates=2, seed=config.run.seed)
     labels = [caption[:18] for caption in captions for _ in range(2)]
     sheet = grid(samples.images, 8, labels, scale=2)
-    save_image(sheet, run.folder / "samples" / f"{run.trainer.step:07d}.png")
+    run.show("samples", sheet)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def preview(run: "Run", decoder: "Decoder", training: "Training", steps: int) ->
     """Write a grid of held-out images over what is decoded of their embeddings."""
     import torch
 
-    from dalle_base.common.images import grid, save_image, to_image
+    from dalle_base.common.images import grid, to_image
     from unclip.decoder import shown
     from unclip.metrics import noise_like
 
@@ -130,7 +130,7 @@ def preview(run: "Run", decoder: "Decoder", training: "Training", steps: int) ->
     both = [to_image(image) for image in torch.cat([images, drawn])]
     labels = [caption[:10] for caption in training.captions[: len(images)]]
     sheet = grid(both, len(images), [*labels, *labels], "held-out images, and decoded", scale=2)
-    save_image(sheet, run.folder / "samples" / f"{run.trainer.step:07d}.png")
+    run.show("samples", sheet)
 
 
 if __name__ == "__main__":

@@ -166,13 +166,12 @@ def train(config: TrainDVAE, run: "Run", losses: "ImageLosses") -> None:
 
 def preview(run: "Run", tokenizer: "ImageTokenizer", held_out: "list[np.ndarray]") -> None:
     """Write a grid: held-out images above, their reconstructions below."""
-    from dalle_base.common.images import grid, save_image, to_image, to_tensor
+    from dalle_base.common.images import grid, to_image, to_tensor
 
     few = held_out[:: max(1, len(held_out) // 16)][:16]
     pixels = to_tensor(few).to(run.accelerator.device)
     pairs = [to_image(image) for image in [*pixels, *tokenizer.reconstruct(pixels)]]
-    path = run.folder / "reconstructions" / f"{run.trainer.step:07d}.png"
-    save_image(grid(pairs, columns=len(few)), path)
+    run.show("reconstructions", grid(pairs, columns=len(few)))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from rankers import TINY, untrained
 
 import train_clip
 from dalle.checkpoint import save_text_to_image
+from dalle_base.training import tracking
 from dual_encoder.checkpoint import save_dual_encoder
 from dvae.kinds import SavedTokenizer
 
@@ -29,6 +30,12 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(autouse=True)
 def _few_threads() -> None:
     torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(autouse=True)
+def _no_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is installed that a run would write to of itself."""
+    monkeypatch.setattr(tracking, "installed", lambda _: False)
 
 
 @pytest.fixture

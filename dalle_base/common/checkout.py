@@ -1,5 +1,6 @@
 """Files that come with the project, found from any folder."""
 
+import subprocess
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
@@ -14,3 +15,19 @@ def in_checkout(path: str | Path) -> Path:
         return inside if not path.exists() and inside.exists() else path
     except (OSError, ValueError):  # no name that a file can have
         return path
+
+
+def commit() -> str:
+    """Return the checkout's commit, and whether something in it has changed since."""
+    if not (CHECKOUT / ".git").exists():  # installed, perhaps inside somebody else's repository
+        return "unknown"
+    try:
+        name = _git("rev-parse", "--short", "HEAD")
+        return name + (", with changes" if _git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(CHECKOUT), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

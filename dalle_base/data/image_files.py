@@ -25,7 +25,9 @@ TEXTS = frozenset((".txt", ".caption", ".csv", ".tsv", ".json", ".jsonl", ".md")
 CLUTTER = {".ds_store", "thumbs.db", "desktop.ini"}
 """What systems leave in folders: not worth a word."""
 METRICS = "metrics.jsonl"
-RUN_FOLDERS = {"checkpoint", "tokenizer", "model", "samples", "reconstructions"}
+RUN_FOLDERS = {
+    *("checkpoint", "tokenizer", "model", "samples", "reconstructions", "tensorboard", "wandb"),
+}
 """What a training run puts beside its metrics."""
 
 

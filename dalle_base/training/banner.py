@@ -26,8 +26,8 @@ def banner(run: "Run", training: str, held_out: int) -> str:
     if processes > 1:
         batch += f", {run.batch_size // processes} for each process"
     rows = {
-        "device": f"{_device(accelerator.device)}, {_count(processes, 'process', 'processes')}",
-        "precision": _precision(accelerator),
+        "device": f"{device_name(accelerator.device)}, {_count(processes, 'process', 'processes')}",
+        "precision": precision_name(accelerator),
         "model": f"{count:,} parameters" + (f", {trained:,} trained" if trained < count else ""),
         "data": f"{training} training and {held_out:,} held-out images",
         "updates": f"{run.trainer.step:,} of {options.updates:,} done, {batch}",
@@ -36,7 +36,8 @@ def banner(run: "Run", training: str, held_out: int) -> str:
     return "\n".join(f"{name:<10} {value}" for name, value in rows.items())
 
 
-def _device(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Return a device's name, with what is there of it."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
@@ -44,7 +45,8 @@ def _device(device: torch.device) -> str:
     return str(device)
 
 
-def _precision(accelerator: Accelerator) -> str:
+def precision_name(accelerator: Accelerator) -> str:
+    """Return in what a run computes."""
     name = accelerator.mixed_precision if accelerator.native_amp else "no"
     weights = {"no": "float32", "bf16": "bfloat16, weights in float32"}
     return weights.get(name, "float16, weights in float32")

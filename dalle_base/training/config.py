@@ -22,6 +22,7 @@ from dalle_base.training.optimisers import OPTIMISERS
 from dalle_base.training.shares import is_share
 
 PRECISIONS = ("no", "bf16", "fp16")
+TRACKERS = ("auto", "tensorboard", "wandb", "none")
 SCHEDULES = ("cosine", "plateau", "constant")
 BatchSize = Annotated[int, Bounds(1, 2**20)]
 Minutes = Annotated[float, Bounds(0, 1e7)]
@@ -81,6 +82,9 @@ class RunConfig:
     """How many checkpoints are kept: the last as `checkpoint`, and if more than one, each as
     `checkpoints/UPDATE` too. Where `checkpoint` is deleted, the run goes on from the last of those.
     """
+    tracker: Free[str] = "auto"
+    """Where figures and images go besides the run's folder: tensorboard, wandb (offline unless you
+    have logged in), none, or auto: tensorboard where it is installed."""
     changed: Free[list[str]] = field(default_factory=list)
     """Options that a resumed run has on purpose otherwise than it began (`--change` fills it)."""
 
@@ -89,10 +93,10 @@ class RunConfig:
         for key, share in self.shares.items():
             if not is_share(key, share):
                 raise UserError(f"run.shares.{key} is {share}: no share of what counts updates")
-        if self.mixed_precision not in PRECISIONS:
-            raise UserError(
-                f"run.mixed_precision is {self.mixed_precision!r}; use {', '.join(PRECISIONS)}"
-            )
+        choices = {"mixed_precision": PRECISIONS, "tracker": TRACKERS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise UserError(f"run.{name} is {getattr(self, name)!r}; use {', '.join(known)}")
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 
 import torch
 from accelerate.utils import set_seed
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,6 +27,7 @@ from dalle_base.common.config import to_yaml
 from dalle_base.common.errors import UserError
 from dalle_base.common.files import prepare_folder, unwritable, write_folder
 from dalle_base.common.fingerprints import check_seal, file_fingerprint, seal
+from dalle_base.common.images import save_image
 from dalle_base.common.model_folders import find_model
 from dalle_base.common.progress import Forgiving
 from dalle_base.data.batches import Shuffled
@@ -41,6 +43,8 @@ from dalle_base.training.memory import keep_freed_memory
 from dalle_base.training.meter import Meter
 from dalle_base.training.resuming import CHANGES, check_resumed, trim_log
 from dalle_base.training.stopping import StopSignals
+from dalle_base.training.summary import write_summary
+from dalle_base.training.tracking import Tracking, choose_tracker
 from dalle_base.training.trainer import Trainer
 from dalle_base.training.watch import DivergedError
 
@@ -79,6 +83,7 @@ class Run:
                 "only train_dalle.py can share its model out (run.shard, or FSDP by accelerate): "
                 "use configs/accelerate/ddp.yaml, in which each process holds all of it"
             )
+        self._tracker = choose_tracker(self.options.tracker)
         self.folder = prepare_folder(Path(self.options.out), "name another with run.out")
         self.accelerator = connect(self.options.mixed_precision)
         self.sharded = sharded and processes.several()
@@ -89,6 +94,7 @@ class Run:
         self.log_file = self.folder / "metrics.jsonl"
         self.trainer: Trainer
         self.beside: Stateful | None = None
+        self._tracking = Tracking("", self.folder, config, 0)
         self.extra: dict[str, Any] = {}
         """Plain values that a script wants back when it resumes (the best loss so far, say)."""
         self.fed: dict[str, str] = {}
@@ -219,9 +225,11 @@ class Run:
         Seeds torch's random numbers anew for each update, so that noise depends on the seed and
         the update alone. Ctrl-C (or SIGTERM) lets the current update finish, saves and ends.
         """
-        started = time.monotonic()
+        started, before = time.monotonic(), self.extra.get("seconds", 0.0)
         self._signals.listen()
         options = self.options
+        if self.accelerator.is_main_process:
+            self._tracking = Tracking(self._tracker, self.folder, self.config, self.trainer.step)
         self._bar = tqdm(
             total=options.updates,
             initial=self.trainer.step,
@@ -240,7 +248,9 @@ class Run:
                 self._meter.begin()
                 yield step
                 self._bar.update()
-                late = 0 < options.minutes * 60 < time.monotonic() - started
+                passed = time.monotonic() - started
+                self.extra["seconds"] = before + passed
+                late = 0 < options.minutes * 60 < passed
                 # All processes then stop after the same update.
                 interrupted, late = processes.any_process(
                     self.accelerator.device, self._signals.asked, late
@@ -257,6 +267,7 @@ class Run:
                 self.save()
         finally:
             self._bar.close()
+            self._tracking.close()
             self._signals.restore()
 
     def order(self, length: int) -> Shuffled:
@@ -337,6 +348,7 @@ class Run:
             return
         if to_file:
             self._append({"step": self.trainer.step, **figures})
+            self._tracking.log(figures, self.trainer.step)
         first = not self._shown
         shown = ("loss", self._telling, "lr", "images_per_s")
         self._shown |= {name: f"{figures[name]:.4g}" for name in shown if name in figures}
@@ -347,8 +359,15 @@ class Run:
         """Whether this command has taken an update."""
         return self.trainer.step > self._began
 
+    def show(self, name: str, sheet: Image.Image) -> None:
+        """Write a sheet of images of this update into the folder of that name."""
+        save_image(sheet, self.folder / name / f"{self.trainer.step:07d}.png")
+        self._tracking.show(name, sheet, self.trainer.step)
+
     def conclude(self, figure: str, name: str = "model") -> None:
         """Say at the end what the run's folder holds, with its best figure."""
+        if self.trained and self.accelerator.is_main_process:
+            write_summary(self, figure)
         self.write(closing_line(self, self._began, self.folder / name, figure))
 
     def _append(self, line: dict[str, Any]) -> None:

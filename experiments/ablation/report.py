@@ -3,13 +3,12 @@
 import base64
 import html
 import platform
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from dalle_base.common.checkout import CHECKOUT
+from dalle_base.common.checkout import commit
 from dalle_base.common.files import write_text
 from experiments.ablation.cells import DONE, Cell
 from experiments.ablation.config import Ablation
@@ -107,17 +106,3 @@ def _table(ablation: Ablation, found: Sequence[Row]) -> str:
 def where() -> str:
     """Return the commit, the versions and the machine that results come from."""
     return f"Commit {commit()}; torch {torch.__version__}; {platform.platform()}."
-
-
-def commit() -> str:
-    """Return the checkout's commit, and whether something in it has changed since."""
-    try:
-        name = _git("rev-parse", "--short", "HEAD")
-        return name + (", with changes" if _git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(CHECKOUT), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
