@@ -73,13 +73,18 @@ def read_mask(path: Path, image: Path, rows: int, columns: int) -> Tensor:
             f"--mask {path} has {mask.width}x{mask.height} pixels and --image {width}x{height}: "
             "make them alike"
         )
-    marked = np.asarray(centre_square(mask, min(mask.size))) > MIDDLE
-    cells = F.adaptive_max_pool2d(torch.tensor(marked)[None].float(), (rows, columns))
-    found = cells[0] > 0
+    found = marked_codes(mask, rows, columns)
     if found.all() or not found.any():
         what = "everything: leave --image out" if found.all() else "nothing: make some of it white"
         raise UserError(f"--mask {path} marks {what}")
     return found
+
+
+def marked_codes(mask: Image.Image, rows: int, columns: int) -> Tensor:
+    """Return the codes of which a mask's centre square marks any pixel, bool [rows, columns]."""
+    marked = np.asarray(centre_square(mask.convert("L"), min(mask.size))) > MIDDLE
+    cells = F.adaptive_max_pool2d(torch.tensor(marked)[None].float(), (rows, columns))
+    return cells[0] > 0
 
 
 def recorded_codes(path: Path, image: Image.Image, model: TextToImage) -> Tensor | None:

@@ -9,12 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
-    *("dalle", "dalle_base", "dalle_evaluation", "dalle_published", "dual_encoder", "dvae"),
-    *("corpora", "experiments", "benchmarks"),
+    *("dalle", "dalle_base", "dalle_evaluation", "dalle_guided", "dalle_published", "dalle_web"),
+    *("dual_encoder", "dvae", "unclip", "corpora", "experiments", "benchmarks"),
 )
 SCRIPTS = (
     *("train_dvae", "train_dalle", "train_clip", "train_prior", "train_decoder"),
-    *("sample", "guide", "classify", "search", "evaluate"),
+    *("sample", "guide", "classify", "search", "evaluate", "app"),
 )
 MOST_LINES, MOST_PARAMETERS = 60, 7
 ROUTE_FILES, ROUTE_LINES = 12, 1700

@@ -23,6 +23,7 @@ from dalle.request import parse_requests
 from dalle_base.common.planning import take_plan
 from dalle_base.training.changes import load_run_config
 from dalle_guided.request import parse_guide_request
+from dalle_web.request import parse_app_request
 from train_clip import TrainDualEncoder
 from train_dalle import TrainDALLE
 from train_decoder import TrainDecoder
@@ -44,6 +45,7 @@ PARSERS: dict[str, Callable[[list[str]], Any]] = {
     "train_prior.py": lambda words: load_run_config(TrainPrior, "", take_plan(words)[1]),
     "train_decoder.py": lambda words: load_run_config(TrainDecoder, "", take_plan(words)[1]),
     "sample.py": lambda words: parse_requests(None, words),
+    "app.py": lambda words: parse_app_request(None, words),
     "guide.py": lambda words: parse_guide_request(None, words),
     "classify.py": classify.parse_arguments,
     "search.py": search.parse_arguments,
@@ -53,7 +55,7 @@ OTHERS = ("pip", "pytest", "venv")
 """Modules that are not ours."""
 INSTALLED = (
     *("dalle", "dalle_base", "dalle_evaluation", "dalle_guided", "dalle_published"),
-    *("dual_encoder", "dvae", "unclip"),
+    *("dalle_web", "dual_encoder", "dvae", "unclip"),
 )
 
 
