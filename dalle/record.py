@@ -21,7 +21,7 @@ RECORD, GRID = "samples.json", "grid.png"
 def repeat_command(request: Request, candidate: int) -> str:
     """Return the command line that samples one candidate alone."""
     sampling = request.sampling
-    words = ["python", "sample.py", "--text", request.text, "--model", request.model]
+    words = [*request.program, "--text", request.text, "--model", request.model]
     words += ["--seed", sampling.seed, "--first", candidate, "--candidates", 1]
     words += ["--temperature", sampling.temperature, "--guidance", sampling.guidance_scale]
     words += ["--top-k", sampling.top_k, "--top-p", sampling.top_p]

@@ -3,11 +3,12 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dalle.config import PRECISIONS, Sampling, SamplingDefaults
-from dalle_base.common.arguments import add_device
+from dalle_base.common.arguments import add_device, program
 from dalle_base.common.bounds import Above0, From0, From1, check_bounds
 from dalle_base.common.captions import add_captions, take_captions
 from dalle_base.common.errors import UserError
@@ -17,7 +18,7 @@ from dalle_base.common.shown import is_writable, short
 SETTINGS = tuple(each.name for each in fields(SamplingDefaults))
 """Fields of `Sampling` that a model's folder has values for."""
 
-FREE = ("asked", "out", "memory", "device", "preview", "dry_run", "log_likelihood")
+FREE = ("asked", "out", "memory", "device", "preview", "dry_run", "log_likelihood", "program")
 """Fields that change no image."""
 
 
@@ -63,6 +64,8 @@ class Request:
     """Whether to print the cache size instead."""
     log_likelihood: bool = False
     """Whether to print how likely the image is instead."""
+    program: list[str] = field(default_factory=partial(program, "sample"))
+    """The words that a command to repeat an image begins with."""
 
     def __post_init__(self) -> None:
         """Raise `UserError` for options that make no sense, before anything is loaded."""

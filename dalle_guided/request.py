@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from dalle_base.common.arguments import Number, add_device, add_fields, flag_of
+from dalle_base.common.arguments import Number, add_device, add_fields, flag_of, program
 from dalle_base.common.bounds import Bounds, From1, Seed, check_bounds
 from dalle_base.common.errors import UserError
 from dalle_base.common.output import identity
@@ -188,7 +188,7 @@ def _add_cutouts(group: argparse._ArgumentGroup) -> None:
 
 def guide_command(request: GuideRequest, seed: int) -> list[str]:
     """Return the words of the command that draws the image of one seed again."""
-    words: list[object] = ["python", "guide.py", "--text", request.text]
+    words: list[object] = [*program("guide"), "--text", request.text]
     images = [prompt for prompt in request.prompts if prompt.image]
     if images:
         words += ["--prompt-image", *images]

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from tiny_runs import DVAE, SHARED
 
 import classify
 import evaluate
@@ -22,6 +24,7 @@ import search
 from dalle.request import parse_requests
 from dalle_base.common.planning import take_plan
 from dalle_base.training.changes import load_run_config
+from dalle_command import __main__ as console
 from dalle_guided.request import parse_guide_request
 from dalle_web.request import parse_app_request
 from train_clip import TrainDualEncoder
@@ -53,8 +56,11 @@ PARSERS: dict[str, Callable[[list[str]], Any]] = {
 }
 OTHERS = ("pip", "pytest", "venv")
 """Modules that are not ours."""
+CHECKOUT = "dalle_checkout"
+"""What an installation has of the checkout besides packages."""
 INSTALLED = (
-    *("dalle", "dalle_base", "dalle_evaluation", "dalle_guided", "dalle_published"),
+    *("dalle", "dalle_base", "dalle_command", "dalle_evaluation", "dalle_guided"),
+    "dalle_published",
     *("dalle_web", "dual_encoder", "dvae", "unclip"),
 )
 
@@ -297,9 +303,9 @@ def test_scripts_end_with_status_2_and_one_line(tmp_path: Path) -> None:
 
 
 LEFT_OUT = shutil.ignore_patterns(
-    *(".*", "__pycache__", "*.egg-info", "*.safetensors", "build", "data", "out", "runs", "docs")
+    *(".*", "__pycache__", "*.egg-info", "build", "data", "out", "runs", "docs")
 )
-"""What a copy of the tree does without: nothing of it is code."""
+"""What a copy of the tree does without: nothing of it is installed."""
 
 
 @pytest.fixture(scope="module")
@@ -322,18 +328,80 @@ def _left_out(folder: Path, names: list[str]) -> set[str]:
 
 
 @pytest.mark.slow
-def test_an_installation_puts_four_packages_and_nothing_else_on_the_path(wheel: Path) -> None:
+def test_an_installation_puts_our_packages_and_nothing_else_on_the_path(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     (about,) = [name for name in tops if name.endswith(".dist-info")]
-    assert tops == {*INSTALLED, about}
+    assert tops == {*INSTALLED, CHECKOUT, about}
     assert about.startswith("dalle_from_scratch-")
     paths = [path for top in INSTALLED for path in (ROOT / top).rglob("*.py")]
     modules = {path.relative_to(ROOT).as_posix() for path in paths}
     assert len([module for module in modules if module.endswith("__init__.py")]) > 10
-    assert modules == {name for name in names if name.endswith(".py")}
+    scripts = {f"{CHECKOUT}/{path.name}" for path in ROOT.glob("*.py")} - {f"{CHECKOUT}/setup.py"}
+    assert modules | scripts == {name for name in names if name.endswith(".py")}
     for folder in {module.rpartition("/")[0] for module in modules}:
         assert f"{folder}/__init__.py" in modules, f"{folder} is no package"
+    assert f"{CHECKOUT}/configs/sizes.yaml" in names
+    assert f"{CHECKOUT}/models/shapes/model.safetensors" in names
+    assert not any("emoji" in name for name in names if "models" in name)
+
+
+@pytest.mark.slow
+def test_the_command_does_what_the_scripts_do(
+    wheel: Path, tmp_path: Path, image_folder: Path
+) -> None:
+    """Installed, from another folder."""
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+
+    def dalle(*words: str) -> subprocess.CompletedProcess[str]:
+        code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); "
+        code += "from dalle_command.__main__ import main; raise SystemExit(main())"
+        command = [sys.executable, "-I", "-c", code, *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = dalle(
+        "sample", "--text", "a red circle", "--model", "models/shapes", "--candidates", "1"
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out/a-red-circle/samples.json").read_text())
+    again = record["candidates"][0]["command"]
+    assert again.startswith("dalle sample --text 'a red circle' --model models/shapes")
+    done = dalle("train", "dvae", *DVAE, *SHARED, f"data.path={image_folder}", "run.out=runs/a")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/a/tokenizer/model.safetensors").is_file()
+    assert "dalle train dvae model" in (tmp_path / "runs/a/README.md").read_text("utf-8")
+    assert "usage: dalle classify" in dalle("classify", "--help").stdout
+    words = ["size=small", "tokenizer=models/shapes/tokenizer", "data.path=nowhere"]
+    done = dalle("train", "dalle", *words)  # presets and the small model are there
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["paint"], "error: dalle paint: there is no such command; there are sample, guide"),
+        (["train"], "error: dalle train : write one of dvae, dalle, clip, prior, decoder"),
+        (["train", "gan"], "error: dalle train gan: write one of dvae"),
+    ],
+)
+def test_commands_that_are_none_are_named(
+    words: list[str], says: str, run_script: Callable[..., tuple[int, str, str]]
+) -> None:
+    status, _, error = run_script(console.main, *words)
+    assert status == 2
+    assert error.startswith(says)
+    assert len(error.splitlines()) == 1
+
+
+def test_the_command_says_what_there_is(run_script: Callable[..., tuple[int, str, str]]) -> None:
+    for words in ([], ["--help"]):
+        status, printed, _ = run_script(console.main, *words)
+        assert status == 0
+        for script in (*console.SCRIPTS, *(f"train_{kind}" for kind in console.TRAININGS)):
+            assert (ROOT / f"{script}.py").is_file()
+            assert script.replace("_", " ") in printed
+    assert run_script(console.main, "--version")[1].startswith("dalle-from-scratch ")
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dalle_base.common.arguments import flag_of
+from dalle_base.common.arguments import flag_of, program
 from dalle_base.common.errors import UserError
 from dalle_base.common.output import PREVIEW
 from dalle_base.common.several import Sampled, sample_each
@@ -180,7 +180,7 @@ def write(
 
 def repeat_command(request: UnclipRequest, candidate: int) -> str:
     """Return the command line that samples one candidate alone."""
-    words: list[Any] = ["python", "sample.py", "--text", request.text, "--model", request.model]
+    words: list[Any] = [*program("sample"), "--text", request.text, "--model", request.model]
     words += ["--seed", request.seed, "--first", candidate, "--candidates", 1]
     for name, value in request.settings.items():
         flag = flag_of(name, FLAGS)

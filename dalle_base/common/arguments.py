@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -68,6 +69,13 @@ def add_fields(
 def flag_of(name: str, flags: Mapping[str, str]) -> str:
     """Return the flag of a field: its name, unless `flags` has another."""
     return flags.get(name, "--" + name.replace("_", "-"))
+
+
+def program(script: str) -> list[str]:
+    """Return by which words a script is run: as this process was, installed or in a checkout."""
+    if sys.argv[0].startswith("dalle "):
+        return ["dalle", *script.split("_")]
+    return ["python", f"{script}.py"]
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

@@ -3,8 +3,12 @@
 import subprocess
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parents[2]
-"""The folder that holds `models` and `configs` beside the packages, in a checkout."""
+_BESIDE = Path(__file__).parents[2]
+_INSTALLED = _BESIDE / "dalle_checkout"
+CHECKOUT = _INSTALLED if _INSTALLED.is_dir() else _BESIDE
+"""The folder that holds scripts, `models` and `configs`: beside the packages in a checkout, in a
+folder of its own where a wheel is installed (setup.py).
+"""
 
 
 def in_checkout(path: str | Path) -> Path:

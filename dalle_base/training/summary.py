@@ -61,7 +61,10 @@ def draw(folder: Path) -> bool:
 
 def command_line() -> str:
     """Return the command that this process was started by."""
-    return shlex.join(["python", *sys.argv])
+    script, *rest = sys.argv
+    return shlex.join(
+        [*(script.split() if script.startswith("dalle ") else ["python", script]), *rest]
+    )
 
 
 def _version(package: str) -> str:

@@ -1,0 +1,1 @@
+"""The console command `dalle`: the scripts of the checkout under one name."""
