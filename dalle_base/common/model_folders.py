@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from dalle_base.common.checkout import in_checkout
 from dalle_base.common.config import read_yaml
 from dalle_base.common.errors import UserError
+from dalle_base.common.hub import locate
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 TEXT_TO_IMAGE, TOKENIZER = "text-to-image model", "image tokenizer"
@@ -29,17 +29,17 @@ MOST = 1000
 
 
 def find_model(place: str | Path, wanted: str = "") -> Path:
-    """Return the folder of a model: as it is named, or the one of that name in the checkout.
+    """Return the folder of a model: as it is named, in the checkout, or fetched from the hub.
 
     Args:
-        place: a folder that holds the weights itself.
+        place: a folder that holds the weights itself, or a name of the hub (`hub.fetch`).
         wanted: kind of model; a run's checkpoint passes for an image tokenizer, and a folder that
             does not say what it holds passes for anything.
 
     Raises:
         UserError: no such folder, or one of another kind; it says what may be meant.
     """
-    path = in_checkout(place)
+    path = locate(place)
     try:
         path.exists()
     except OSError as error:  # a name too long, or a folder that nobody may enter
@@ -76,7 +76,7 @@ def asks_for(kind: str, arguments: Sequence[str]) -> bool:
     """Whether the `--model` of a command line's arguments is of a kind."""
     for before, word in zip(["", *arguments], arguments, strict=False):
         if before == "--model" or word.startswith("--model="):
-            return kind_of(in_checkout(word.removeprefix("--model="))) == kind
+            return kind_of(locate(word.removeprefix("--model="))) == kind
     return False
 
 

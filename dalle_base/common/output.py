@@ -12,9 +12,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from dalle_base.common.checkout import in_checkout
 from dalle_base.common.files import prepare_folder, slug
 from dalle_base.common.fingerprints import file_fingerprint
+from dalle_base.common.hub import locate
 from dalle_base.common.leftovers import claimed
 from dalle_base.common.report import write_json
 
@@ -112,7 +112,7 @@ def identity(request: Any, free: Sequence[str]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
-        value = in_checkout(value)
+        value = locate(value)
         files = sorted(value.rglob("*.safetensors")) if value.is_dir() else [value]
         return [file_fingerprint(file) for file in files if file.is_file()]
     if isinstance(value, Mapping):

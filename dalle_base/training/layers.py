@@ -7,9 +7,10 @@ then config files and the command line. Reads no weights, so `--help` shows what
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dalle_base.common.checkout import CHECKOUT, in_checkout
+from dalle_base.common.checkout import CHECKOUT
 from dalle_base.common.config import read_yaml
 from dalle_base.common.errors import UserError
+from dalle_base.common.hub import locate
 from dalle_base.common.model_folders import CONFIG
 from dalle_base.common.schema import overlay_all
 from dalle_base.training.shares import resolve_shares
@@ -66,8 +67,8 @@ def stored(layers: Sequence[Layer]) -> dict[str, Any]:
     init = written(layers, "init")
     if not isinstance(init, str) or not init:
         return {}
-    path = in_checkout(init) / CONFIG
     try:
+        path = locate(init) / CONFIG
         return read_yaml(path) if path.is_file() else {}
     except (UserError, OSError, ValueError):
         return {}
