@@ -373,6 +373,9 @@ def test_the_command_does_what_the_scripts_do(
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/a/tokenizer/model.safetensors").is_file()
     assert "dalle train dvae model" in (tmp_path / "runs/a/README.md").read_text("utf-8")
+    missing = dalle("sample", "--text", "a")
+    assert missing.returncode == 2
+    assert "models/emoji; an installation has models/shapes alone" in missing.stderr
     assert "usage: dalle classify" in dalle("classify", "--help").stdout
     words = ["size=small", "tokenizer=models/shapes/tokenizer", "data.path=nowhere"]
     done = dalle("train", "dalle", *words)  # presets and the small model are there

@@ -11,6 +11,10 @@ folder of its own where a wheel is installed (setup.py).
 """
 
 
+INSTALLED = CHECKOUT == _INSTALLED
+"""Whether this is an installation, which has fewer models than a checkout."""
+
+
 def in_checkout(path: str | Path) -> Path:
     """Return a path as it is, or inside the checkout where it leads nowhere but there."""
     path = Path(path)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from dalle_base.common.checkout import INSTALLED
 from dalle_base.common.config import read_yaml
 from dalle_base.common.errors import UserError
 from dalle_base.common.hub import locate
@@ -107,6 +108,8 @@ def _hint(path: Path, wanted: str) -> str:
         return "; docs/published-weights.md says which weights of other projects can be converted"
     if path.is_dir() and (path / "metrics.jsonl").exists():
         return "; it is the folder of a run that has not written a model yet"
+    if INSTALLED and not path.exists() and path.parts[:1] == ("models",):
+        return "; an installation has models/shapes alone: name that, a folder, or hf:USER/NAME"
     return ""
 
 
