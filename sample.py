@@ -31,7 +31,7 @@ def main() -> int:
     if asks_for(UNCLIP, sys.argv[1:]):
         return sample_unclip(__doc__)
     requests = parse_requests(__doc__)
-    from dalle.together import shared, together
+    from dalle.together import Shared, take_part, together
     from dalle_base.common.device import announce, choose_device, enough_memory
 
     advice = "sample fewer --candidates, lower --memory, or use --device cpu"
@@ -39,7 +39,7 @@ def main() -> int:
         device = own or choose_device(requests[0].device)
         announce(device)
         whole, same = load(requests[0], device)
-        model = shared(whole)
+        model = take_part(whole, Shared)
         if model is None:
             return 0
         requests = [replace(same, text=each.text) for each in requests]

@@ -2,18 +2,14 @@
 
 import dalle_base.common.interrupts  # noqa: F401  # isort: skip  # first of all
 
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from dalle_base.common.bounds import From1, ShareBelow1
 from dalle_base.common.errors import command
 from dalle_base.common.free import Free
-from dalle_base.common.planning import USAGE as PLANNING
-from dalle_base.common.planning import take_plan
-from dalle_base.training.changes import load_run_config
 from unclip.config import PriorConfig
-from unclip.training import TrainOverEncoder
+from unclip.training import TrainOverEncoder, run_script
 
 if TYPE_CHECKING:
     from dalle_base.training.run import Run
@@ -45,22 +41,7 @@ class TrainPrior(TrainOverEncoder):
 
 @command
 def main() -> None:
-    devices, arguments = take_plan(sys.argv[1:])
-    config = load_run_config(TrainPrior, USAGE + PLANNING, arguments)
-    if devices:
-        from dalle_base.training.plan import table
-        from unclip.plan import prior_needs, sizes_of
-
-        needs = prior_needs(config.model, sizes_of(config.encoder), config.optimiser, config.run)
-        print(table(needs, config.run, devices))
-        return
-    from dalle_base.common.device import enough_memory
-    from dalle_base.training.room import check_room
-    from dalle_base.training.run import Run
-
-    check_room(config.model.least_size(), config.run.batch_size, SMALLER)
-    with enough_memory(SMALLER), Run(config) as run:
-        train(config, run)
+    run_script(TrainPrior, USAGE, SMALLER, train)
 
 
 def train(config: TrainPrior, run: "Run") -> None:

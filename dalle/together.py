@@ -72,30 +72,20 @@ def gathered(work: Callable[[], T]) -> list[T]:
     return every or []
 
 
-def shared(model: TextToImage) -> TextToImage | None:
-    """Return a process's models as all processes together sample from them.
+def take_part(model: Any, kind: type[T]) -> T | Any:
+    """Return a process's models as all processes together sample from them: as `kind`, a subclass.
 
     On all but the first it samples what the first one asks for, and returns None when that has
-    nothing more to ask.
+    nothing more to ask. Where there is one process the model is returned as it is.
     """
     if count() == 1:
         return model
-    own = copied(model, Shared)
+    own: Any = kind(**{each.name: getattr(model, each.name) for each in fields(model)})
     if rank() == 0:
         return own
-    serve(own.sample_share)
-    return None
-
-
-def copied(model: Any, kind: type[T]) -> T:
-    """Return a dataclass as another one that has the same fields."""
-    return kind(**{each.name: getattr(model, each.name) for each in fields(model)})
-
-
-def serve(work: Callable[..., Any]) -> None:
-    """Do what the first process tells of, until it has nothing more."""
     while job := told():
-        work(*job)
+        own.sample_share(*job)
+    return None
 
 
 class Shared(TextToImage):

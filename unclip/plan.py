@@ -1,6 +1,7 @@
 """What training a prior or a decoder needs of memory: see `dalle_base.training.plan`."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,14 @@ from unclip.checkpoint import make_decoder, make_prior
 from unclip.config import DecoderConfig, PriorConfig
 from unclip.decoder import shown
 from unclip.reading import Caption
+from unclip.training import TrainOverEncoder
+
+
+def needs_of(config: TrainOverEncoder) -> Needs:
+    """Return what a process of a training of prior or decoder needs for one batch."""
+    model: Any = config.model  # type: ignore[attr-defined]
+    needs = {"prior": prior_needs, "decoder": decoder_needs}[config.KIND]
+    return needs(model, sizes_of(config.encoder), config.optimiser, config.run)
 
 
 def sizes_of(folder: str) -> DualEncoderConfig:

@@ -28,7 +28,7 @@ PREVIEWED = 16
 def sample_unclip(description: str | None, argv: Sequence[str] | None = None) -> int:
     """Do what a command line asks of a DALL-E 2. Raises `UserError`."""
     requests = parse_unclip_requests(description, argv)
-    from dalle.together import together
+    from dalle.together import take_part, together
     from dalle_base.common.device import announce, choose_device, enough_memory
 
     try:
@@ -37,13 +37,13 @@ def sample_unclip(description: str | None, argv: Sequence[str] | None = None) ->
         raise UserError(
             f"a DALL-E 2 needs {error.name}: pip install 'dalle-from-scratch[unclip]'"
         ) from None
-    from unclip.together import shared
+    from unclip.together import Shared
 
     advice = "sample fewer --candidates, or use --device cpu"
     with enough_memory(advice), together(requests[0].device) as own:
         device = own or choose_device(requests[0].device)
         announce(device)
-        model = shared(load_unclip(requests[0].model, device))
+        model = take_part(load_unclip(requests[0].model, device), Shared)
         if model is None:
             return 0
         sampling = replace(model.sampling, **requests[0].settings)

@@ -4,24 +4,8 @@ from typing import Any
 
 import torch
 
-from dalle.together import copied, gathered, serve, share, told
-from dalle_base.training.processes import count, rank
+from dalle.together import gathered, share, told
 from unclip.model import Decoded, Unclip, join
-
-
-def shared(model: Unclip) -> Unclip | None:
-    """Return a process's models as all processes together sample from them.
-
-    On all but the first it samples what the first one asks for, and returns None when that has
-    nothing more to ask.
-    """
-    if count() == 1:
-        return model
-    own = copied(model, Shared)
-    if rank() == 0:
-        return own
-    serve(own.sample_share)
-    return None
 
 
 class Shared(Unclip):

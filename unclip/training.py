@@ -1,15 +1,19 @@
 """What the trainings of prior and decoder have in common. Needs no torch before it trains."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from dalle_base.common.bounds import From0
 from dalle_base.common.errors import UserError
 from dalle_base.common.free import Free, Place
+from dalle_base.common.planning import USAGE as PLANNING
+from dalle_base.common.planning import take_plan
 from dalle_base.data.config import DataConfig, TextConfig
 from dalle_base.data.sources import SOURCES, resolve_data
+from dalle_base.training.changes import load_run_config
 from dalle_base.training.config import OptimiserConfig, RunConfig, check_keep
 from dalle_base.training.layers import complete_layers, only, stored
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from dalle_base.training.run import Run
     from dalle_base.training.trainer import Trainer
 
+T = TypeVar("T", bound="TrainOverEncoder")
 FIGURE = "held_out_loss"
 """By which the best model is told."""
 
@@ -65,6 +70,35 @@ class TrainOverEncoder:
         check_keep(self.keep)
         if self.run.accumulate > 1:
             raise UserError("run.accumulate is 1 here: raise run.batch_size")
+
+
+def run_script(
+    schema: type[T], usage: str, smaller: str, train: Callable[[T, "Run"], None]
+) -> None:
+    """Do what a command line asks of a training: plan it, or train.
+
+    Args:
+        schema: of the config.
+        usage: what --help says first.
+        smaller: what to write where memory does not suffice.
+        train: the training itself.
+    """
+    devices, arguments = take_plan(sys.argv[1:])
+    config = load_run_config(schema, usage + PLANNING, arguments)
+    if devices:
+        from dalle_base.training.plan import table
+        from unclip.plan import needs_of
+
+        print(table(needs_of(config), config.run, devices))
+        return
+    from dalle_base.common.device import enough_memory
+    from dalle_base.training.room import check_room
+    from dalle_base.training.run import Run
+
+    model: Any = config.model  # type: ignore[attr-defined]
+    check_room(model.least_size(), config.run.batch_size, smaller)
+    with enough_memory(smaller), Run(config) as run:
+        train(config, run)
 
 
 def begin(config: TrainOverEncoder, run: "Run", model: "nn.Module") -> "Trainer[Any]":
