@@ -54,6 +54,26 @@ def test_what_a_run_made_earlier_and_not_now_is_removed_and_nothing_else(tmp_pat
     assert names(folder) == ["0.png", "2.png", "mine.txt", RUN]
 
 
+def test_a_finished_run_whose_image_was_removed_is_not_finished(tmp_path: Path) -> None:
+    folder = run(tmp_path, "a", ["0.png", "1.png"], seed=0)
+    with open_output(tmp_path, "a", {"seed": 0}) as output:
+        assert output.finished
+    (folder / "1.png").unlink()
+    with open_output(tmp_path, "a", {"seed": 0}) as output:
+        assert output.folder == folder
+        assert not output.finished
+
+
+def test_nothing_outside_a_runs_folder_is_removed(tmp_path: Path) -> None:
+    folder = run(tmp_path / "out", "a", ["0.png"], seed=0)
+    (tmp_path / "mine.txt").write_text("a note")
+    record = json.loads((folder / RUN).read_text())
+    record["files"] += ["../../mine.txt", str(tmp_path / "mine.txt")]
+    (folder / RUN).write_text(json.dumps(record))
+    assert run(tmp_path / "out", "a", ["0.png"], seed=0) == folder
+    assert (tmp_path / "mine.txt").exists()
+
+
 @pytest.mark.parametrize("record", ["", "[]", '{"run": 3}', '{"files": []}'])
 def test_a_folder_of_something_else_is_left_alone(record: str, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()

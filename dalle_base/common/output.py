@@ -92,10 +92,12 @@ def _own(folder: Path, run: Mapping[str, Any]) -> Output | None:
         return Output(folder, run)
     try:
         known = json.loads((folder / RUN).read_text("utf-8"))
-        files, finished = [str(name) for name in known["files"]], bool(known["finished"])
-        same = known["run"] == run
+        files = [name for name in map(str, known["files"]) if Path(name).name == name]
+        finished, same = bool(known["finished"]), known["run"] == run
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    # Where somebody has removed an image, the run is to make it again.
+    finished &= {*files} - {PREVIEW} <= there
     # What was begun and has come to nothing is in nobody's way.
     begun = there == {RUN} and not files
     return Output(folder, run, files, finished) if same or begun else None
