@@ -133,7 +133,9 @@ def test_every_mode_becomes_the_colours_that_it_stands_for(
     off = 12 if mode == "LAB" else 3  # its white is another one
     assert abs(np.asarray(open_image(image))[0, 0].astype(int) - wanted).max() <= off
     if mode not in ("HSV", "RGBa", "La"):  # which no file that is read has
-        assert abs(opened(content_of(image, "tiff"))[0, 0] - wanted).max() <= off
+        # Pillow 12 does not read what it writes in YCbCr without compression.
+        how = {"compression": "tiff_lzw"} if mode == "YCbCr" else {}
+        assert abs(opened(content_of(image, "tiff", **how))[0, 0] - wanted).max() <= off
 
 
 def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
