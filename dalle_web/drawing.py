@@ -1,7 +1,7 @@
 """What the page's first tab does: sample candidates, show them as they come, rank them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,12 @@ def draw(model: TextToImage, name: Path, wish: Wish) -> Iterator[Shown]:
     Raises `UserError` for a wish that cannot be fulfilled.
     """
     text = wish.text
-    settings = replace(model.sampling, temperature=wish.temperature, guidance_scale=wish.guidance)
-    sampling = settings.sampling(candidates=int(wish.candidates), seed=int(wish.seed))
+    sampling = model.sampling.sampling(
+        candidates=int(wish.candidates),
+        seed=int(wish.seed),
+        temperature=wish.temperature,
+        guidance_scale=wish.guidance,
+    )
     given = given_codes(model, wish)
     columns = model.tokenizer.columns
 

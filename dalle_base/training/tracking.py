@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,6 @@ class Tracking:
             UserError: Weights & Biases cannot begin.
         """
         self._tracker: Any = None
-        text = to_yaml(config)
         if name == TENSORBOARD:
             from accelerate.tracking import TensorBoardTracker
 
@@ -64,7 +64,7 @@ class Tracking:
             made = TensorBoardTracker(TENSORBOARD, folder, purge_step=step + 1 if step else None)
             self._tracker = made
             made.start()
-            made.log({"config": "\n".join("    " + line for line in text.splitlines())}, step)
+            made.log({"config": indent(to_yaml(config), "    ")}, step)
         elif name == WANDB:
             self._tracker = _wandb(folder, config)
 
