@@ -135,12 +135,23 @@ def opened(content: bytes) -> bool:
     return True
 
 
+def readable_by_pillow(content: bytes) -> bool:
+    """Whether Pillow reads what it wrote: not so an uncompressed TIFF in YCbCr, of Pillow 12."""
+    try:
+        Image.open(io.BytesIO(content)).load()
+    except OSError:
+        return False
+    return True
+
+
 def test_every_format_that_pillow_writes_is_read_or_refused() -> None:
     formats = {*FORMATS, "MPO"}  # which is a JPEG
     known = 0
     for kind, mode in writable():
-        assert opened(content_of(kind, mode)) == (kind in formats), (kind, mode)
-        known += kind in formats
+        content = content_of(kind, mode)
+        readable = kind in formats and readable_by_pillow(content)
+        assert opened(content) == readable, (kind, mode)
+        known += readable
     assert known > 30
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from builders import weightless
+from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
 from rankers import log_lines, plain, untrained
 from tiny_runs import arguments_of
@@ -296,6 +297,38 @@ def test_the_decoder_sees_embedding_and_caption_unless_they_are_dropped() -> Non
     twice = network.predict(torch.cat([data, data]), torch.cat([steps, steps]), both)
     nothing = predict(-embedding, other, True, True)
     torch.testing.assert_close(twice, torch.cat([first, nothing]), atol=1e-4, rtol=1e-4)
+
+
+def squared_gradients(network: torch.nn.Module, out: torch.Tensor) -> list[torch.Tensor]:
+    wanted = [p for p in network.parameters() if p.requires_grad]
+    return list(torch.autograd.grad(out.square().sum(), wanted, allow_unused=True))
+
+
+@pytest.mark.parametrize("which", ["prior", "decoder"])
+def test_fast_attention_is_the_fused_one_in_output_and_gradient(which: str) -> None:
+    encoder = untrained()
+    text = read_captions(encoder, ["a red thing", "a", "blue"])
+    if which == "prior":
+        drawing: Any = prior(encoder).double().requires_grad_(True)
+        noisy = torch.randn(3, encoder.model.config.embed_dim, dtype=torch.float64)
+    else:
+        drawing = decoder(encoder).double().requires_grad_(True)
+        noisy = torch.randn(3, 12, 8, 8, dtype=torch.float64)
+    text = type(text)(text.embedding.double(), text.states.double(), text.mask)
+    steps = torch.tensor([0, 400, 999])
+
+    def predicted() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        if which == "prior":
+            out = drawing.predict(noisy, steps, text, torch.tensor([False, False, True]))
+        else:
+            seen = Condition(text.embedding, text, none(3), torch.tensor([False, True, False]))
+            out = drawing.predict(noisy, steps, seen)
+        return out, squared_gradients(drawing, out)
+
+    fast = predicted()
+    drawing.network.set_attn_processor(AttnProcessor2_0())
+    fused = predicted()
+    torch.testing.assert_close(fast, fused, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("patch", [1, 2, 4])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle_base.common.schema import validate_all
+from unclip.attention import FastAttention
 from unclip.config import DecoderConfig
 from unclip.diffusion import Predict, denoise, diffusion_loss, guided, signal_shares
 from unclip.reading import Caption
@@ -82,6 +83,7 @@ class Decoder(nn.Module):
             class_embed_type="projection",
             projection_class_embeddings_input_dim=embed_dim,
         )
+        self.network.set_attn_processor(FastAttention())
         self.image_tokens = nn.Linear(embed_dim, config.image_tokens * config.context_width)
         self.project_states = nn.Linear(text_width, config.context_width)
         self.null_embedding = nn.Parameter(torch.zeros(embed_dim))

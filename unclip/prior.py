@@ -7,6 +7,7 @@ from diffusers.models.transformers.prior_transformer import PriorTransformer
 from torch import Tensor, nn
 
 from dalle_base.common.schema import validate_all
+from unclip.attention import FastAttention
 from unclip.config import ADDITIONAL, PriorConfig
 from unclip.diffusion import Predict, denoise, diffusion_loss, guided, signal_shares
 from unclip.reading import Caption
@@ -36,6 +37,7 @@ class Prior(nn.Module):
             additional_embeddings=ADDITIONAL,
             dropout=config.dropout,
         )
+        self.network.set_attn_processor(FastAttention())
         # Statistics that diffusers keeps for others' weights, and that nothing here reads.
         del self.network.clip_mean, self.network.clip_std
         self.project_states = nn.Linear(text_width, embed_dim)
