@@ -34,8 +34,10 @@ def main() -> int:
     from dalle.together import Shared, take_part, together
     from dalle_base.common.device import announce, choose_device, enough_memory
 
-    advice = "sample fewer --candidates, lower --memory, or use --device cpu"
-    with enough_memory(advice), together(requests[0].device) as own:
+    first = requests[0]
+    now = {"candidates": first.sampling.candidates, "memory": f"{first.memory:g} GB"}
+    advice = "sample fewer --candidates, lower --memory, use --precision bfloat16 or --device cpu"
+    with enough_memory(advice, **now, precision=first.precision), together(first.device) as own:
         device = own or choose_device(requests[0].device)
         announce(device)
         whole, same = load(requests[0], device)

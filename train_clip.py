@@ -119,7 +119,7 @@ def main() -> None:
 
     together = min(config.chunk_images or config.run.batch_size, config.run.batch_size)
     check_room(config.model.least_size(), together, SMALLER)
-    with enough_memory(SMALLER), Run(config) as run:
+    with enough_memory(SMALLER, **config.run.taken()), Run(config) as run:
         train(config, run)
 
 

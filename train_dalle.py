@@ -131,7 +131,7 @@ def main() -> None:
 
     least = replace(config.model, **dict.fromkeys(config.from_tokenizer, 1)).least_size()
     check_room(least, config.run.batch_size, SMALLER)
-    with enough_memory(SMALLER), Run(config, shards=True) as run:
+    with enough_memory(SMALLER, **config.run.taken()), Run(config, shards=True) as run:
         train(config, run)
 
 

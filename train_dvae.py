@@ -103,7 +103,7 @@ def main() -> None:
     if hasattr(config.model, "least_size"):
         check_room(config.model.least_size(), config.run.batch_size, SMALLER)
     losses = ImageLosses(config.model)  # what they lack is said before the run has a folder
-    with enough_memory(SMALLER), Run(config) as run:
+    with enough_memory(SMALLER, **config.run.taken()), Run(config) as run:
         train(config, run, losses)
 
 

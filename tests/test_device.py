@@ -159,5 +159,9 @@ def test_auto_is_the_precision_that_suits_the_device() -> None:
 def test_no_memory_left_is_one_line_with_advice(error: Exception) -> None:
     with pytest.raises(UserError, match=r"no memory left .*; use less$"), enough_memory("use less"):
         raise error
+    says = r"; use less \(now run\.batch_size 64, memory 4 GB\)$"
+    now = {"run.batch_size": 64, "memory": "4 GB"}
+    with pytest.raises(UserError, match=says), enough_memory("use less", **now):
+        raise error
     with pytest.raises(RuntimeError, match="a bug"), enough_memory("use less"):
         raise RuntimeError("a bug")

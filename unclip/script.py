@@ -40,7 +40,8 @@ def sample_unclip(description: str | None, argv: Sequence[str] | None = None) ->
     from unclip.together import Shared
 
     advice = "sample fewer --candidates, or use --device cpu"
-    with enough_memory(advice), together(requests[0].device) as own:
+    now = {"candidates": requests[0].candidates}
+    with enough_memory(advice, **now), together(requests[0].device) as own:
         device = own or choose_device(requests[0].device)
         announce(device)
         model = take_part(load_unclip(requests[0].model, device), Shared)

@@ -97,7 +97,7 @@ def run_script(
 
     model: Any = config.model  # type: ignore[attr-defined]
     check_room(model.least_size(), config.run.batch_size, smaller)
-    with enough_memory(smaller), Run(config) as run:
+    with enough_memory(smaller, **config.run.taken()), Run(config) as run:
         train(config, run)
 
 

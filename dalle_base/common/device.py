@@ -43,19 +43,29 @@ def announce(device: torch.device) -> None:
 
 
 @contextmanager
-def enough_memory(advice: str) -> Iterator[None]:
-    """Turn a device that has no memory left into a `UserError` that ends with advice."""
+def enough_memory(advice: str, **settings: object) -> Iterator[None]:
+    """Turn a device that has no memory left into a `UserError` that ends with advice and, beside
+    it, the settings that memory depends on, as they are.
+    """
+    if settings:
+        advice += f" (now {', '.join(f'{name} {value}' for name, value in settings.items())})"
     try:
         yield
     except torch.OutOfMemoryError as error:
-        device = "the GPU" if torch.cuda.is_available() else "the device"
-        raise UserError(f"{device} has no memory left ({_first_line(error)}); {advice}") from None
+        raise UserError(f"{_gpu()} no memory left ({_first_line(error)}); {advice}") from None
     except (RuntimeError, MemoryError) as error:
         # What the allocators of CPUs and of Apple's GPUs say; NumPy and Python have a class for it.
         said = any(text in str(error) for text in ("can't allocate memory", "out of memory"))
         if not said and not isinstance(error, MemoryError):
             raise
         raise UserError(f"no memory left ({_first_line(error)}); {advice}") from None
+
+
+def _gpu() -> str:
+    if not torch.cuda.is_available():
+        return "the device has"
+    free, total = torch.cuda.mem_get_info()
+    return f"the GPU, with {free / 1e9:.1f} of {total / 1e9:.1f} GB free now, has"
 
 
 def _first_line(error: Exception) -> str:

@@ -88,6 +88,14 @@ class RunConfig:
     changed: Free[list[str]] = field(default_factory=list)
     """Options that a resumed run has on purpose otherwise than it began (`--change` fills it)."""
 
+    def taken(self) -> dict[str, object]:
+        """Return the settings that a device's memory depends on, by name."""
+        return {
+            "run.batch_size": self.batch_size,
+            "run.accumulate": self.accumulate,
+            "run.mixed_precision": self.mixed_precision,
+        }
+
     def validate(self) -> None:
         """Raise `UserError` on impossible values."""
         for key, share in self.shares.items():
