@@ -1,7 +1,7 @@
 """What the page's first tab does: sample candidates, show them as they come, rank them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dalle.config import Sampling
 from dalle.generate import TO_SAMPLE, Progress
 from dalle.prompt import marked_codes
 from dalle.record import repeat_command
 from dalle.request import Request
 from dalle.text_to_image import Samples, TextToImage, join
 from dalle_base.common.errors import UserError
+from dalle_base.common.opening import open_image
 from dalle_base.common.shown import is_writable
 from dalle_web.streams import Report, reports
 
@@ -63,6 +63,8 @@ class Shown:
     """Images and what stands below them."""
     status: str
     commands: str = ""
+    mask: Image.Image | None = None
+    """What the commands call mask.png: white where a visitor has painted."""
 
 
 def draw(model: TextToImage, name: Path, wish: Wish) -> Iterator[Shown]:
@@ -77,8 +79,17 @@ def draw(model: TextToImage, name: Path, wish: Wish) -> Iterator[Shown]:
         temperature=wish.temperature,
         guidance_scale=wish.guidance,
     )
-    given = given_codes(model, wish)
+    given, mask = given_codes(model, wish)
     columns = model.tokenizer.columns
+    request = Request(
+        text,
+        name,
+        Path("out"),
+        sampling,
+        image=None if given is None else Path("image.png"),
+        mask=None if mask is None else Path("mask.png"),
+        precision="float32",
+    )
 
     def work(report: Report[Shown]) -> None:
         def progress(at: Progress) -> None:
@@ -87,15 +98,13 @@ def draw(model: TextToImage, name: Path, wish: Wish) -> Iterator[Shown]:
                 report(Shown([(image, "") for image in model.images(at.codes)], rows))
 
         samples = join(model.batches(text, sampling, given, progress))
-        report(ranked(model, name, samples, sampling, text, given is not None))
+        report(replace(ranked(model, samples, text, request), mask=mask))
 
     yield Shown([], "reading the caption")
     yield from reports(work)
 
 
-def ranked(
-    model: TextToImage, name: Path, samples: Samples, sampling: Sampling, text: str, kept: bool
-) -> Shown:
+def ranked(model: TextToImage, samples: Samples, text: str, request: Request) -> Shown:
     """Return candidates as the page shows them, the best first, with the command of each."""
     scores = model.rank(samples) if model.reranker else samples.log_likelihood
     order = scores.argsort(descending=True, stable=True).tolist()
@@ -104,31 +113,36 @@ def ranked(
         f"#{number}: {score:.1f}"
         for number, score in zip(samples.candidates, scores[order].tolist(), strict=True)
     ]
-    image = Path("image.png") if kept else None
-    request = Request(text, name, Path("out"), sampling, image=image, precision="float32")
     commands = "\n".join(repeat_command(request, number) for number in samples.candidates)
-    note = "# image.png: the image that you have uploaded\n" if kept else ""
+    note = "# image.png: the image that you have uploaded\n" * (request.image is not None)
+    note += "# mask.png: what you have painted over, below\n" * (request.mask is not None)
     cut = model.text_tokenizer.cut(text, model.transformer.config.text_length)
     status = f"{len(named)} candidates, the best first." + (f" Note: {cut}." if cut else "")
     return Shown(list(zip(samples.images, named, strict=True)), status, note + commands)
 
 
-def given_codes(model: TextToImage, wish: Wish) -> torch.Tensor | None:
-    """Return the codes [RC] of a visitor's image, `TO_SAMPLE` where they are to be drawn anew."""
+def given_codes(
+    model: TextToImage, wish: Wish
+) -> tuple[torch.Tensor, Image.Image | None] | tuple[None, None]:
+    """Return the codes [RC] of a visitor's image, `TO_SAMPLE` where they are to be drawn anew, and
+    what has been painted over, if that decides it; or nothing where there is no image.
+    """
     editor = wish.image or {}
     image = editor.get("background") or editor.get("composite")
     if image is None:
-        return None
+        return None, None
     rows, columns = model.tokenizer.rows, model.tokenizer.columns
-    codes = model.codes([image.convert("RGB")])[0].view(rows, columns)
+    codes = model.codes([open_image(image)])[0].view(rows, columns)
+    mask = None
     if wish.anew == LOWER_HALF:
         anew = torch.zeros(rows, columns, dtype=torch.bool)
         anew[rows // 2 :] = True
     else:
-        anew = marked_codes(painted(editor, image.size), rows, columns)
+        mask = painted(editor, image.size)
+        anew = marked_codes(mask, rows, columns)
         if not anew.any():
             raise UserError("Paint over what is to be drawn anew, or choose the lower half.")
-    return torch.where(anew, TO_SAMPLE, codes).flatten()
+    return torch.where(anew, TO_SAMPLE, codes).flatten(), mask
 
 
 def painted(editor: dict[str, Any], size: tuple[int, int]) -> Image.Image:

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from dalle_base.common.errors import UserError
-from dalle_base.common.opening import read_image
+from dalle_base.common.opening import open_image, read_image
 from dalle_web.drawing import LONGEST
 from dual_encoder.rank import label_features, probabilities, similarities
 from dual_encoder.ranker import Ranker
@@ -22,7 +22,7 @@ def classify(ranker: Ranker, image: Image.Image | None, labels: str) -> dict[str
     if len(lines) > MOST_LABELS or any(len(line) > LONGEST for line in lines):
         raise UserError(f"Up to {MOST_LABELS} labels of {LONGEST:,} characters are read.")
     features = label_features(ranker, lines)
-    found = probabilities(ranker, ranker.image_features([image.convert("RGB")]), features)
+    found = probabilities(ranker, ranker.image_features([open_image(image)]), features)
     return dict(zip(lines, found[0].tolist(), strict=True))
 
 

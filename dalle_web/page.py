@@ -62,20 +62,28 @@ def _draw_tab(model: TextToImage, request: AppRequest, drawn: gr.State) -> None:
         elem_id="commands",
         lines=1,
     )
+    mask = gr.Image(
+        label="mask.png",
+        format="png",
+        interactive=False,
+        visible=False,
+        height=160,
+        elem_id="mask",
+    )
 
     def answer(*wishes: Any) -> Iterator[tuple[Any, ...]]:
         shown = None
         for shown in draw(model, request.model, Wish(*wishes)):
-            yield shown.images, shown.status, shown.commands, gr.skip()
+            painted = gr.update(value=shown.mask, visible=shown.mask is not None)
+            yield shown.images, shown.status, shown.commands, painted, gr.skip()
         if shown:
-            images = [image for image, _ in shown.images]
-            yield gr.skip(), gr.skip(), gr.skip(), images
+            yield *[gr.skip()] * 4, [image for image, _ in shown.images]
 
     begun = gr.on(
         [button.click, caption.submit],
         _answered(answer),
         [caption, *wishes],
-        [gallery, status, commands, drawn],
+        [gallery, status, commands, mask, drawn],
         concurrency_id="model",
         show_progress="minimal",
         api_name="draw",
@@ -154,7 +162,13 @@ def _search_tab(model: TextToImage, drawn: gr.State) -> None:
 def _classify_tab(model: TextToImage) -> None:
     assert model.reranker
     ranker = model.reranker
-    image = gr.Image(type="pil", label="Image", sources=["upload", "clipboard"], elem_id="image")
+    image = gr.Image(
+        type="pil",
+        image_mode="RGBA",
+        label="Image",
+        sources=["upload", "clipboard"],
+        elem_id="image",
+    )
     labels = gr.Textbox(
         "a heart\na cat\na house",
         label="Labels, one a line",

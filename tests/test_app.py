@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 import app
+import sample
 from dalle.checkpoint import load_text_to_image
 from dalle.generate import TO_SAMPLE
 from dalle.request import parse_requests
@@ -102,23 +103,54 @@ def test_what_is_painted_over_is_drawn_anew(model: TextToImage, toy: Path) -> No
     rows, side = model.tokenizer.rows, 4 * model.tokenizer.image_size
     cell = side // rows
     image = editor(side, (cell + 1, cell + 1, 2 * cell, 3 * cell - 1))
-    given = given_codes(model, wish(image=image, anew=PAINTED))
+    given, mask = given_codes(model, wish(image=image, anew=PAINTED))
     assert given is not None
+    assert mask is not None
     anew = (given == TO_SAMPLE).view(rows, rows)
     wanted = torch.zeros_like(anew)
     wanted[1:3, 1] = True
     assert torch.equal(anew, wanted)
-    half = given_codes(model, wish(image=image, anew=LOWER_HALF))
+    half, mask = given_codes(model, wish(image=image, anew=LOWER_HALF))
     assert half is not None
+    assert mask is None
     assert (half == TO_SAMPLE).view(rows, rows).all(dim=1).tolist() == [
         row >= rows // 2 for row in range(rows)
     ]
-    *_, last = draw(model, toy, wish(image=image, anew=PAINTED))
-    assert len(last.images) == 3
-    assert last.commands.startswith("# image.png")
     with pytest.raises(UserError, match="Paint over"):
         given_codes(model, wish(image=editor(side), anew=PAINTED))
-    assert given_codes(model, wish(image={"background": None, "layers": []})) is None
+    assert given_codes(model, wish(image={"background": None, "layers": []})) == (None, None)
+
+
+@pytest.mark.parametrize("anew", [PAINTED, LOWER_HALF])
+def test_the_commands_make_the_images_again(
+    anew: str,
+    model: TextToImage,
+    toy: Path,
+    tmp_path: Path,
+    run_script: Script,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    side = 5 * model.tokenizer.image_size
+    image = editor(side, (1, 1, side // 2, side // 3))
+    image["background"].putalpha(Image.linear_gradient("L").resize((side, side)))
+    *_, last = draw(model, toy, wish(image=image, anew=anew))
+    image["background"].save("image.png")
+    if anew == PAINTED:
+        assert last.mask is not None
+        last.mask.save("mask.png")
+    assert (tmp_path / "mask.png").exists() == (last.mask is not None) == (anew == PAINTED)
+    commands = [line for line in last.commands.splitlines() if not line.startswith("#")]
+    assert len(commands) == len(last.images) == 3
+    for command, (shown, _) in zip(commands, last.images, strict=True):
+        words = shlex.split(command)
+        assert words[:2] == ["python", "sample.py"]
+        status, _, error = run_script(sample.main, *words[2:], "--device", "cpu", "--out", "out")
+        assert status == 0, error
+        number = int(words[words.index("--first") + 1])
+        again = Image.open(next((tmp_path / "out").rglob(f"0-{number:03d}.png")))
+        assert np.array_equal(np.asarray(again), np.asarray(shown)), command
+        shutil.rmtree("out")
 
 
 def test_images_are_found_and_classified(model: TextToImage, tmp_path: Path) -> None:
@@ -366,27 +398,72 @@ def test_captions_that_are_none_are_answered_on_the_page(browse: Callable[[], An
     visitor = browse()
     find(visitor, "#draw").click()
     assert "Write a caption first" in toast(visitor)
-    write(visitor, "x" * 2000)
-    assert len(find(visitor, "#caption textarea, #caption input").get_attribute("value")) == LONGEST
+    box = find(visitor, "#caption textarea, #caption input")
+    box.click()
+    visitor.execute_cdp_cmd("Input.insertText", {"text": "a red circle" + "x" * 10_000})
+    assert len(box.get_attribute("value")) == LONGEST
+    find(visitor, "#draw").click()
+    eventually(visitor, lambda: drawn(visitor) == 4)
+    assert "Note: " in status_line(visitor)
+
+
+def start_from(visitor: Any, image: Path) -> Any:
+    """Upload an image to begin with; return the canvas that shows it."""
+    from selenium.webdriver.common.by import By
+
+    for button in visitor.find_elements(By.TAG_NAME, "button"):
+        if "Start from an image" in button.text:
+            button.click()
+    find(visitor, "input[type=file]").send_keys(str(image))
+    eventually(visitor, lambda: find(visitor, "button[title=Brush]").is_displayed())
+    time.sleep(2)  # the editor lays the image out
+    return find(visitor, "canvas")
 
 
 @with_browser
 @pytest.mark.slow
 def test_an_image_is_completed(browse: Callable[[], Any], tmp_path: Path) -> None:
-    from selenium.webdriver.common.by import By
-
     Image.new("RGB", (64, 64), (220, 30, 30)).save(tmp_path / "red.png")
     visitor = browse()
     write(visitor, "a red circle")
-    for button in visitor.find_elements(By.TAG_NAME, "button"):
-        if "Start from an image" in button.text:
-            button.click()
-    chooser = find(visitor, "input[type=file]")
-    chooser.send_keys(str(tmp_path / "red.png"))
-    time.sleep(3)
+    start_from(visitor, tmp_path / "red.png")
     find(visitor, "#draw").click()
     eventually(visitor, lambda: drawn(visitor) == 4)
     assert "--image image.png" in find(visitor, "#commands").text
+    assert "--mask" not in find(visitor, "#commands").text
+
+
+@with_browser
+@pytest.mark.slow
+def test_what_is_painted_over_with_the_mouse_is_drawn_anew(
+    browse: Callable[[], Any], tmp_path: Path
+) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+
+    Image.new("RGB", (400, 400), (220, 30, 30)).save(tmp_path / "red.png")
+    visitor = browse()
+    write(visitor, "a blue star")
+    canvas = start_from(visitor, tmp_path / "red.png")
+    visitor.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    stroke = ActionChains(visitor, duration=50)
+    stroke.move_to_element_with_offset(canvas, -60, -60).click_and_hold()
+    for _ in range(6):
+        stroke.move_by_offset(10, 0)
+    stroke.release().perform()
+    [painted] = [
+        label for label in visitor.find_elements(By.TAG_NAME, "label") if label.text == PAINTED
+    ]
+    painted.click()
+    time.sleep(1)  # the editor hands its layers over
+    find(visitor, "#draw").click()
+    eventually(visitor, lambda: drawn(visitor) == 4)
+    assert "--image image.png --mask mask.png" in find(visitor, "#commands").text
+    with urllib.request.urlopen(find(visitor, "#mask img").get_attribute("src")) as answer:
+        mask = np.asarray(Image.open(answer).convert("L")) > 127
+    assert mask.shape == (400, 400)
+    assert 0.01 < mask.mean() < 0.2
+    assert not mask[250:].any()
 
 
 @with_browser
