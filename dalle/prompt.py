@@ -24,12 +24,18 @@ MIDDLE = 127
 """Grey level above which a mask marks."""
 
 
-def read_codes(model: TextToImage, path: Path) -> Tensor:
+def read_codes(model: TextToImage, path: Path, image: Image.Image | None = None) -> Tensor:
     """Return an image's codes [RC]: those it was decoded from, where a record beside it has them.
 
-    Raises `UserError` for an image that cannot be read.
+    Args:
+        model: whose codes.
+        path: of the image.
+        image: what is at that path, where it has been read already.
+
+    Raises:
+        UserError: the image cannot be read.
     """
-    image = read_image(path, "--image")
+    image = image or read_image(path, "--image")
     recorded = recorded_codes(path, image, model)
     return model.codes([image])[0] if recorded is None else recorded
 
@@ -43,8 +49,9 @@ def read_prompt(model: TextToImage, request: Request) -> Tensor:
     assert request.image
     rows, columns = model.tokenizer.rows, model.tokenizer.columns
     if request.mask:
-        marked = read_mask(request.mask, request.image, rows, columns)
-        return torch.where(marked.flatten(), TO_SAMPLE, read_codes(model, request.image))
+        image = read_image(request.image, "--image")
+        marked = read_mask(request.mask, image.size, rows, columns)
+        return torch.where(marked.flatten(), TO_SAMPLE, read_codes(model, request.image, image))
     keep = rows // 2 if request.keep_rows is None else request.keep_rows
     row, column = request.redraw_from or (keep, 0)
     if request.redraw_from is None and not 1 <= row <= rows:
@@ -59,14 +66,15 @@ def read_prompt(model: TextToImage, request: Request) -> Tensor:
     return grid.flatten()
 
 
-def read_mask(path: Path, image: Path, rows: int, columns: int) -> Tensor:
+def read_mask(path: Path, size: tuple[int, int], rows: int, columns: int) -> Tensor:
     """Return which codes a mask marks, bool [rows, columns]: those of which it marks any pixel.
 
     A pixel is marked where the mask is lighter than middle grey, as white and clear pixels are. As
-    of the image, the centre square counts. Raises `UserError` for a mask that cannot be read, that
-    is of another size than the image, or that marks nothing or everything.
+    of the image, whose width and height are `size`, the centre square counts. Raises `UserError`
+    for a mask that cannot be read, that is of another size than the image, or that marks nothing or
+    everything.
     """
-    width, height = read_image(image, "--image").size
+    width, height = size
     mask = read_image(path, "--mask").convert("L")
     if mask.size != (width, height):
         raise UserError(

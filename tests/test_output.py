@@ -237,15 +237,14 @@ def test_codes_under_a_mask_are_those_of_which_it_marks_a_pixel(
     mode: str, shape: tuple[int, int], tmp_path: Path
 ) -> None:
     height, width = shape
-    image = tmp_path / "image.png"
-    Image.new("RGB", (width, height)).save(image)
     marked = np.zeros(shape, dtype=bool)
     side = min(shape)
     top, left = (height - side) // 2, (width - side) // 2
     # One pixel of cell (1, 2) of 4 by 3, and all of the last row of cells.
     marked[top + side // 4 + 1, left + 2 * side // 3 + 1] = True
     marked[top + side - side // 8 :] = True
-    found = read_mask(saved(tmp_path / "mask.png", marked, mode), image, rows=4, columns=3)
+    mask = saved(tmp_path / "mask.png", marked, mode)
+    found = read_mask(mask, (width, height), rows=4, columns=3)
     wanted = torch.zeros(4, 3, dtype=torch.bool)
     wanted[1, 2], wanted[3] = True, True
     assert torch.equal(found, wanted)
@@ -278,7 +277,7 @@ def test_what_a_mask_marks_is_drawn_anew_and_the_rest_kept(
     )
     assert status == 0, error
     record = json.loads((tmp_path / "two/a-red-star/samples.json").read_text())
-    kept = ~read_mask(mask, image, rows, rows).flatten()
+    kept = ~read_mask(mask, (side, side), rows, rows).flatten()
     assert record["kept_codes"] == int(kept.sum()) == rows**2 - (1 + rows - 2)
     for candidate in record["candidates"]:
         assert torch.equal(torch.tensor(candidate["codes"])[kept], torch.tensor(codes)[kept])
@@ -300,10 +299,9 @@ def test_what_a_mask_marks_is_drawn_anew_and_the_rest_kept(
 def test_masks_that_do_not_fit_are_named(
     size: tuple[int, int], colour: int, says: str, tmp_path: Path
 ) -> None:
-    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     Image.new("L", size, colour).save(tmp_path / "mask.png")
     with pytest.raises(UserError, match=says):
-        read_mask(tmp_path / "mask.png", tmp_path / "image.png", 4, 4)
+        read_mask(tmp_path / "mask.png", (8, 8), 4, 4)
 
 
 def test_a_mask_goes_with_an_image_and_no_other_part(run_script: Script) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -112,11 +113,22 @@ def identity(request: Any, free: Sequence[str]) -> dict[str, Any]:
     return {key: _plain(value) for key, value in asdict(request).items() if key not in free}
 
 
+def _state(file: Path) -> tuple[int, int]:
+    known = file.stat()
+    return known.st_size, known.st_mtime_ns
+
+
+@lru_cache
+def _fingerprint(file: Path, size: int, changed: int) -> str:
+    """Return a file's fingerprint, computed once for all captions while it stays as it is."""
+    return file_fingerprint(file)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         value = locate(value)
         files = sorted(value.rglob("*.safetensors")) if value.is_dir() else [value]
-        return [file_fingerprint(file) for file in files if file.is_file()]
+        return [_fingerprint(file, *_state(file)) for file in files if file.is_file()]
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
