@@ -252,6 +252,8 @@ def test_revisions_are_told_apart_and_parts_have_names(server: Hub, toy: Path) -
         ("hf:someone/gated", "asks you to agree to terms first"),
         ("hf:user", "is no name of the hub: write hf:USER/NAME"),
         ("hf:user/../../etc", "is no name of the hub"),
+        ("hf:user/toy/../..", "is no name of the hub"),
+        ("hf:user/toy/tokenizer/..", "is no name of the hub"),
         ("hf:user/toy@v1@v2", "is no name of the hub"),
         ("hf:" + "x" * 5000, "is no name of the hub"),
         ("hf:user/--", "is no name of the hub"),

@@ -11,7 +11,9 @@ PREFIX = "hf:"
 FILES = ("*.safetensors", "*.yaml", "*.json")
 """What is fetched: weights and what describes them, nothing that could be run."""
 _NAME = re.compile(
-    r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?P<folder>(?:/[\w.-]+)*)", re.ASCII
+    r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?"
+    r"(?P<folder>(?:/(?!\.\.?(?:/|$))[\w.-]+)*)",
+    re.ASCII,
 )
 
 
