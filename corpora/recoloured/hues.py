@@ -34,10 +34,10 @@ class OneColour(NamedTuple):
 
     def name(self) -> str:
         """Its name; "" for what has none of TARGETS, as brown and pale skin have not."""
-        is_warm = apart(self.hue, _hsv("orange")[0]) < NEAR
+        is_warm = apart(self.hue, hsv_of("orange")[0]) < NEAR
         if self.saturation < LEAST_NAMED or self.value < (BROWN if is_warm else LEAST_NAMED):
             return ""
-        near = [name for name in TARGETS if apart(self.hue, _hsv(name)[0]) < NAMED]
+        near = [name for name in TARGETS if apart(self.hue, hsv_of(name)[0]) < NAMED]
         return near[0] if len(near) == 1 else ""
 
 
@@ -63,7 +63,7 @@ def recoloured(image: Image.Image, own: OneColour, target: str) -> Image.Image:
     """Return an RGBA image with its colour turned into a named one; what has other hues stays."""
     pixels = np.asarray(image.convert("RGBA"), dtype=np.float64) / 255
     hsv = rgb_to_hsv(pixels[..., :3])
-    hue, saturation, value = _hsv(target)
+    hue, saturation, value = hsv_of(target)
     share = np.clip((FAR - apart(360 * hsv[..., 0], own.hue)) / (FAR - NEAR), 0, 1)
     turned = hsv.copy()
     turned[..., 0] = (hsv[..., 0] + (hue - own.hue) / 360) % 1
@@ -82,6 +82,7 @@ def apart(hue: np.ndarray | float, other: float) -> np.ndarray:
     return np.abs((np.asarray(hue) - other + 180) % 360 - 180)
 
 
-def _hsv(name: str) -> tuple[float, float, float]:
+def hsv_of(name: str) -> tuple[float, float, float]:
+    """Return hue in degrees, saturation and value of a named colour."""
     hue, saturation, value = rgb_to_hsv(np.array(COLOURS[name]) / 255)
     return float(360 * hue), float(saturation), float(value)
