@@ -8,6 +8,7 @@ The baseline is PyTorch's fused attention, which diffusers takes by itself (`Att
 import argparse
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
@@ -56,7 +57,7 @@ def prior_loss() -> tuple[Prior, Callable[[], Tensor]]:
     return model, partial(model, clean, captions(256), torch.randint(1000, (256,)), noise, seen)
 
 
-def step(model: Decoder | Prior, loss: Callable[[], Tensor], way: object, half: bool) -> None:
+def step(model: Decoder | Prior, loss: Callable[[], Tensor], way: Any, half: bool) -> None:
     """Compute the gradients of a batch, attending in one way."""
     model.network.set_attn_processor(way)
     with torch.autocast("cpu", torch.bfloat16, enabled=half):

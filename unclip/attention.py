@@ -6,18 +6,19 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 from torch import Tensor
 
 
-class FastAttention:
+class FastAttention(AttnProcessor):
     """PyTorch's fused attention on a GPU; two products and a softmax on a CPU, where the backward
     pass of the fused one takes as long as the rest of the network.
     """
 
     def __init__(self) -> None:
-        """Keep one of each."""
-        self.fused, self.plain = AttnProcessor2_0(), AttnProcessor()
+        """Keep the fused one beside."""
+        super().__init__()
+        self.fused = AttnProcessor2_0()
 
     def __call__(
         self, attn: Attention, hidden_states: Tensor, *rest: Any, **options: Any
     ) -> Tensor:
         """Return attention's output for hidden states [B, T, width], as diffusers calls it."""
-        way = self.fused if hidden_states.is_cuda else self.plain
+        way = self.fused if hidden_states.is_cuda else super().__call__
         return way(attn, hidden_states, *rest, **options)
