@@ -1,5 +1,7 @@
 """A training step of DALL-E 2's decoder and prior on a CPU, by how their networks attend.
 
+On one thread (OMP_NUM_THREADS=1), as the shipped models are trained:
+
     python -m benchmarks.unclip_step --rounds 5
 
 The baseline is PyTorch's fused attention, which diffusers takes by itself (`AttnProcessor2_0`).

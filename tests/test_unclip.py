@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from builders import weightless
-from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from PIL import Image
 from rankers import log_lines, plain, untrained
 from tiny_runs import arguments_of
@@ -305,7 +305,9 @@ def squared_gradients(network: torch.nn.Module, out: torch.Tensor) -> list[torch
 
 
 @pytest.mark.parametrize("which", ["prior", "decoder"])
-def test_fast_attention_is_the_fused_one_in_output_and_gradient(which: str) -> None:
+def test_fast_attention_is_the_fused_one_in_output_and_gradient(
+    which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = untrained()
     text = read_captions(encoder, ["a red thing", "a", "blue"])
     if which == "prior":
@@ -325,7 +327,14 @@ def test_fast_attention_is_the_fused_one_in_output_and_gradient(which: str) -> N
             out = drawing.predict(noisy, steps, seen)
         return out, squared_gradients(drawing, out)
 
+    calls = []
+    plain = AttnProcessor.__call__
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: True)  # the precision stays
+    monkeypatch.setattr(
+        AttnProcessor, "__call__", lambda *a, **b: calls.append(1) or plain(*a, **b)
+    )
     fast = predicted()
+    assert calls
     drawing.network.set_attn_processor(AttnProcessor2_0())
     fused = predicted()
     torch.testing.assert_close(fast, fused, rtol=1e-9, atol=1e-9)

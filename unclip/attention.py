@@ -1,14 +1,15 @@
-"""How diffusers' networks attend: the fast way on each kind of device."""
+"""How diffusers' networks attend: the fast way for each device and precision."""
 
 from typing import Any
 
+import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor
 
 
 class FastAttention(AttnProcessor):
-    """PyTorch's fused attention on a GPU; two products and a softmax on a CPU, where the backward
-    pass of the fused one takes as long as the rest of the network.
+    """PyTorch's fused attention; in bfloat16 on a CPU, where its backward pass takes as long as the
+    rest of the network, two products and a softmax (benchmarks/unclip_step.py).
     """
 
     def __init__(self) -> None:
@@ -20,5 +21,6 @@ class FastAttention(AttnProcessor):
         self, attn: Attention, hidden_states: Tensor, *rest: Any, **options: Any
     ) -> Tensor:
         """Return attention's output for hidden states [B, T, width], as diffusers calls it."""
-        way = self.fused if hidden_states.is_cuda else super().__call__
+        plain = hidden_states.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        way = super().__call__ if plain else self.fused
         return way(attn, hidden_states, *rest, **options)
