@@ -1,6 +1,6 @@
 """Does a model draw things in colours that it has never seen them in?
 
-python -m experiments.colours --model models/emoji --data data/recoloured --out runs/colours
+python -m corpora.recoloured.measure --model models/emoji --data data/recoloured --out runs/colours
 
 Captions of held-out combinations ("blue automobile, noto style"), one candidate each. What is
 counted: images most of whose coloured area has the colour that was asked for, and images that the
