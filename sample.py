@@ -38,9 +38,9 @@ def main() -> int:
     now = {"candidates": first.sampling.candidates, "memory": f"{first.memory:g} GB"}
     advice = "sample fewer --candidates, lower --memory, use --precision bfloat16 or --device cpu"
     with enough_memory(advice, **now, precision=first.precision), together(first.device) as own:
-        device = own or choose_device(requests[0].device)
+        device = own or choose_device(first.device)
         announce(device)
-        whole, same = load(requests[0], device)
+        whole, same = load(first, device)
         model = take_part(whole, Shared)
         if model is None:
             return 0

@@ -1,7 +1,7 @@
 """How a corpus is written: whole or not at all, its rows as parquet."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,12 @@ def whole_files(out: Path) -> Iterator[Path]:
     except OSError as error:
         place = error.filename or out
         raise UserError(f"cannot write to {place}: {error.strerror or error}") from error
+
+
+def header(splits: Iterable[str]) -> str:
+    """The head of a corpus's README, by which `datasets` loads the folder by split."""
+    files = "\n".join(f"  - split: {split}\n    path: {split}.parquet" for split in splits)
+    return f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}\n---\n"
 
 
 def write_rows(rows: list[Row], features: datasets.Features, file: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from corpora.emoji.readers import Reading
 from corpora.emoji.sources import LABELS, LABELS_CREDIT, SOURCES
 from corpora.emoji.splits import SPLITS
+from corpora.writing import header
 
 
 def summarise(
@@ -53,20 +54,13 @@ def table(summary: dict[str, Any]) -> str:
 
 def readme(summary: dict[str, Any]) -> str:
     """The corpus's README; its header lets `datasets` load the folder by split."""
-    files = "\n".join(f"  - split: {split}\n    path: {split}.parquet" for split in SPLITS)
     artists = "\n".join(
         f"| {entry['artist']} | {entry['pictures']} | [{entry['credit']}]({entry['url']}) "
         f"| {entry['licence']} | `{entry['package']}` |"
         for entry in summary["artists"]
     )
     sizes = summary["splits"]
-    return f"""---
-configs:
-- config_name: default
-  data_files:
-{files}
----
-# Emoji art with its names
+    return f"""{header(SPLITS)}# Emoji art with its names
 
 {summary["pictures"]} images of {summary["concepts"]} concepts. Built by
 `python -m corpora.emoji`; `credits.json` holds the same figures and the names of the files that

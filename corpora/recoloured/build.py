@@ -16,9 +16,10 @@ from tqdm import tqdm
 from corpora.emoji.splits import HELD_OUT_PAIRS, TRAIN, fraction, split_pairs
 from corpora.icons.colours import COLOURS
 from corpora.recoloured.hues import TARGETS, colour_of, recoloured
-from corpora.writing import Row, whole_files, write_rows
+from corpora.writing import Row, header, whole_files, write_rows
 from dalle_base.common.errors import UserError
 from dalle_base.common.images import grid, save_image
+from dalle_base.common.opening import open_image
 
 HELD_OUT_COLOURS = "held_out_colours"
 COPIES = 3
@@ -136,9 +137,7 @@ def _write(rows: list[Row], folder: Path) -> str:
     (folder / "credits.json").write_text(json.dumps(summary, indent=2) + "\n")
     (folder / "README.md").write_text(readme(summary))
     some = sorted(rows, key=lambda row: fraction(f"sheet/{row['concept']}/{row['colour']}"))[:SHOWN]
-    images = [Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGBA") for row in some]
-    shown = [Image.alpha_composite(Image.new("RGBA", i.size, "white"), i) for i in images]
-    small = [image.convert("RGB").resize((64, 64)) for image in shown]
+    small = [open_image(row["image"]["bytes"]).resize((64, 64)) for row in some]
     save_image(grid(small, 12, [row["caption"][:11] for row in some]), folder / "sheet.png")
     counts = ", ".join(f"{split} {count}" for split, count in summary["splits"].items())
     colours = ", ".join(f"{name} {count}" for name, count in summary["colours"].items())
@@ -147,15 +146,8 @@ def _write(rows: list[Row], folder: Path) -> str:
 
 def readme(summary: dict[str, Any]) -> str:
     """The corpus's README."""
-    files = "\n".join(f"  - split: {s}\n    path: {s}.parquet" for s in summary["splits"])
     sizes = summary["splits"]
-    return f"""---
-configs:
-- config_name: default
-  data_files:
-{files}
----
-# Emoji in other colours
+    return f"""{header(sizes)}# Emoji in other colours
 
 {summary["images"]} images of {summary["concepts"]} concepts: emoji that have one colour, as they
 are and in up to {COPIES} others. Built by `python -m corpora.recoloured` from the emoji corpus,
