@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Processes = Annotated[int, Bounds(1, 1024)]
 Threads = Annotated[int, Bounds(1, 1024)]
 COMPARED = ("variants", "sweep", "against")
-SMOKE_UPDATES, SMOKE_SEEDS, SMOKE_CELLS = 2, 2, 12
+SMOKE_UPDATES, SMOKE_SEEDS, SMOKE_CELLS, SMOKE_COUNT = 2, 2, 12, 4
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -93,13 +93,13 @@ def main() -> None:
 
 
 def unmeasured(ablation: Ablation, cells: "Sequence[Cell]") -> list[str]:
-    """Return a line for each of the table's figures that no finished cell has measured."""
+    """Return a line on the table's figures that no finished cell has measured, if there are any."""
     measured = {name for cell in cells for name in cell.result().get("figures", {})}
     missing = [name for name in ablation.figures if measured and name not in measured]
-    return [
-        f"figures.{name}: no cell has measured it; there are {', '.join(sorted(measured))}"
-        for name in missing
-    ]
+    if not missing:
+        return []
+    there = ", ".join(sorted(name for name in measured if not name.startswith("intervals.")))
+    return [f"figures: no cell has measured {', '.join(missing)}; there are {there}"]
 
 
 def read_ablation(path: Path) -> Ablation:
@@ -116,7 +116,10 @@ def read_ablation(path: Path) -> Ablation:
 
 
 def miniature(ablation: Ablation) -> Ablation:
-    """Return an ablation that tries all of one in a minute: few updates and seeds, small models."""
+    """Return an ablation that tries all of one in a minute: few updates and seeds, small models.
+
+    What trains measures itself; where only evaluate.py does, its counts are at most `SMOKE_COUNT`.
+    """
     count = len(variants(ablation))
     seeds = ablation.seeds[: SMOKE_SEEDS if count * SMOKE_SEEDS <= SMOKE_CELLS else 1]
     budget = dataclasses.replace(
@@ -128,8 +131,14 @@ def miniature(ablation: Ablation) -> Ablation:
         seeds=seeds,
         budget=budget,
         points=1,
-        evaluate=[],
+        evaluate=[_smaller(each) for each in ablation.evaluate]
+        if ablation.script == EVALUATE
+        else [],
     )
+
+
+def _smaller(argument: str) -> str:
+    return str(min(int(argument), SMOKE_COUNT)) if argument.isdecimal() else argument
 
 
 def plan_cells(ablation: Ablation, out: Path, threads: int, dry: bool = False) -> "list[Cell]":

@@ -246,7 +246,7 @@ def test_a_figure_that_nothing_measures_is_named(tmp_path: Path) -> None:
     assert run.unmeasured(cells[0].ablation, cells) == []
     finish(cells[0], psnr=20.0, exact=0.5)
     (line,) = run.unmeasured(cells[0].ablation, cells)
-    assert line == "figures.exakt: no cell has measured it; there are exact, psnr"
+    assert line == "figures: no cell has measured exakt; there are exact, psnr"
 
 
 def test_the_table_has_figures_differences_and_reasons(tmp_path: Path) -> None:
@@ -495,3 +495,14 @@ def test_a_whole_ablation_goes_on_after_a_kill(tmp_path: Path) -> None:
     for cell in ("seed-0", "seed-1"):
         result = json.loads((out / "cells" / "base" / cell / "result.json").read_text())
         assert result["figures"]["psnr"] > 0
+
+
+@pytest.mark.slow
+def test_a_miniature_of_what_only_evaluates_measures_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "experiments.run", "configs/ablations/candidates.yaml"]
+    command += ["--smoke", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 cells finished" in done.stdout
+    result = tmp_path / "out" / "cells" / "temperature-0.7" / "seed-1" / "result.json"
+    assert "sample_best_of_4_exact" in json.loads(result.read_text())["figures"]
