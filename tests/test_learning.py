@@ -10,10 +10,12 @@ from builders import build, inputs
 from torch import nn
 from torch.nn import functional as F
 
+from dalle.checkpoint import load_text_to_image
 from dalle.config import CodesConfig
 from dalle.examples import cached_examples
 from dalle.initialise import start_from_codebook
 from dalle.loss import exchange, sample_heads, summed_cross_entropy
+from dalle.patterns import paper_layers
 from dalle_base.common.errors import UserError
 from dalle_base.common.schema import validate_all
 from dalle_base.data.batches import Shuffled
@@ -24,7 +26,7 @@ from dvae.kinds import KINDS, SavedTokenizer, tokenizer_class
 from dvae.model import DiscreteVAE
 from dvae.networks import one_hot
 from dvae.tokenizer import ImageTokenizer
-from experiments import grow_decoder, split_codebook
+from experiments import grow_decoder, grow_transformer, split_codebook
 from experiments.grow_decoder import grow
 from train_dalle import TrainDALLE
 
@@ -269,6 +271,53 @@ def test_growing_by_the_command(tmp_path: Path, run_script: Callable[..., Any]) 
     status, _, error = run_script(grow_decoder.main, tmp_path / "vqgan", tmp_path / "no", *grown)
     assert status == 2
     assert "is no dVAE: only a dVAE's decoder can grow" in error
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_grown_transformer_computes_the_same_and_all_of_it_learns() -> None:
+    model = build(depth=3)
+    grown = grow_transformer.grow(model, 6)
+    tokens, codes = inputs(model)
+    before, after = model(tokens, codes), grown(tokens, codes)
+    torch.testing.assert_close(after.image, before.image)
+    torch.testing.assert_close(after.text, before.text)
+    after.total.backward()
+    for block in grown.blocks:
+        gradient = block.get_parameter("mlp_out.weight").grad
+        assert gradient is not None
+        assert gradient.abs().sum() > 0
+    with pytest.raises(UserError, match="paper's order"):
+        grow_transformer.grow(build(layers=["row", "conv"]), 3)
+
+
+@pytest.mark.parametrize(("old", "new"), [(3, 4), (6, 10), (5, 6), (1, 7)])
+def test_a_grown_transformers_layers_keep_their_patterns(old: int, new: int) -> None:
+    before, after = paper_layers(old), paper_layers(new)
+    kept = grow_transformer.places(before, after)
+    assert [after[i] for i in kept] == before
+    assert kept == sorted(set(kept))
+    assert kept[-1] == new - 1
+
+
+def test_layers_that_do_not_stand_in_the_new_order_are_refused() -> None:
+    with pytest.raises(UserError, match="write a larger depth"):
+        grow_transformer.places(["conv", "row", "conv"], ["row", "column", "conv"])
+
+
+def test_growing_a_transformer_by_the_command(
+    tmp_path: Path, toy: Path, run_script: Callable[..., Any]
+) -> None:
+    depth = load_text_to_image(toy).transformer.config.depth
+    arguments = [toy, tmp_path / "out", "--depth", depth + 2]
+    status, _, error = run_script(grow_transformer.main, *arguments)
+    assert status == 0, error
+    grown = load_text_to_image(tmp_path / "out")
+    assert grown.transformer.config.depth == depth + 2
+    codes = [m.generate("a red circle").codes for m in (load_text_to_image(toy), grown)]
+    assert torch.equal(*codes)
+    status, _, error = run_script(grow_transformer.main, toy, tmp_path / "no", "--depth", depth)
+    assert status == 2
+    assert f"has {depth} layers; write more" in error
     assert not (tmp_path / "no").exists()
 
 

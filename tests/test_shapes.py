@@ -38,6 +38,7 @@ from dalle_base.data.shapes import (
     render,
     summarise,
 )
+from dalle_base.data.sources.shapes import ShapesConfig
 
 SPLITS = ("train", "test", "compositional")
 GOLDEN_CAPTION = (
@@ -378,6 +379,23 @@ def test_held_out_pairs_occur_in_compositional_scenes_only():
             assert bool(held_out) == (split == "compositional")
             found |= held_out
     assert found == HELD_OUT_PAIRS
+
+
+def test_odds_of_objects_are_those_of_training_scenes_alone():
+    training, held_out = ShapesConfig(count=300, object_odds=[0, 0.1, 0.3]).open()
+    counts = Counter(
+        len(parse_caption(training.record(i).caption or "").objects) for i in range(300)
+    )
+    assert set(counts) == {2, 3}
+    assert 200 < counts[3] < 250
+    assert held_out.record(5).caption == example("test", 0, 5)[1]
+    assert ShapesConfig().open()[0].record(5).caption == example("train", 0, 5)[1]
+
+
+@pytest.mark.parametrize("odds", [[1.0], [0.0, 0.0, 0.0], [0.2, 0.2, 0.2, 0.2]])
+def test_odds_that_are_none_are_one_line(odds):
+    with pytest.raises(UserError, match="write three numbers"):
+        ShapesConfig(object_odds=odds).validate()
 
 
 def test_a_tenth_goes_to_test_and_is_the_same_for_ever():

@@ -18,6 +18,7 @@ from dalle_base.data.shapes.corpus import described_scene, example
 from dalle_base.data.shapes.drawing import PALETTE, render
 from dalle_base.data.shapes.scenes import (
     HELD_OUT_PAIRS,
+    OBJECT_ODDS,
     Description,
     Relation,
     Scene,
@@ -31,6 +32,7 @@ __all__ = [
     "COLOURS",
     "HELD_OUT_PAIRS",
     "KINDS",
+    "OBJECT_ODDS",
     "PALETTE",
     "RELATIONS",
     "SHAPES",

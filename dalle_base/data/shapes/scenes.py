@@ -5,6 +5,7 @@ scene can be rendered at any size.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import get_args
@@ -22,7 +23,7 @@ GAP = 5 / 64  # between two boxes, along at least one axis
 CLEARANCE = 6 / 64  # a relation is stated only if its axis leads the other by this much
 
 MAX_OBJECTS = 3
-COUNT_ODDS = {1: 0.2, 2: 0.4, 3: 0.4}
+OBJECT_ODDS = (0.2, 0.4, 0.4)  # of 1, 2 and 3 objects
 
 # Each names another colour and another shape, so both are well known from other pairs.
 HELD_OUT_PAIRS = frozenset(
@@ -116,7 +117,10 @@ class Scene:
 
 
 def random_scene(
-    rng: np.random.Generator, split: Split = "train", objects: int | None = None
+    rng: np.random.Generator,
+    split: Split = "train",
+    objects: int | None = None,
+    odds: Sequence[float] = OBJECT_ODDS,
 ) -> Scene:
     """Sample a scene of a split.
 
@@ -124,7 +128,8 @@ def random_scene(
         rng: every choice comes from it.
         split: "train"; "test", whose specifications no "train" scene has; or "compositional", with
             at least one object of `HELD_OUT_PAIRS`, which the other two never have.
-        objects: how many there are, 1 to 3; by default as COUNT_ODDS says.
+        objects: how many there are, 1 to 3; by default as `odds` say.
+        odds: of 1, 2 and 3 objects; their sum is 1.
 
     Raises:
         UserError: another split or number.
@@ -132,7 +137,7 @@ def random_scene(
     if split not in get_args(Split):
         raise UserError(f"split must be train, test or compositional, not {split!r}")
     if objects is None:
-        objects = int(rng.choice(list(COUNT_ODDS), p=list(COUNT_ODDS.values())))
+        objects = int(rng.choice(range(1, MAX_OBJECTS + 1), p=list(odds)))
     if not 1 <= objects <= MAX_OBJECTS:
         raise UserError(f"a scene has 1 to {MAX_OBJECTS} objects, not {objects}")
 
