@@ -379,6 +379,25 @@ def test_a_base_config_that_has_changed_is_refused(tmp_path: Path) -> None:
     finish(cells[0], psnr=1.0)
     cells[0].write_plan()
     config.write_text("model: {codebook_size: 32}\n")
+    with pytest.raises(UserError, match=r"\(model.codebook_size 16 then, 32 now\)"):
+        cells[0].write_plan()
+
+
+def test_an_option_that_came_to_be_changes_no_cell(tmp_path: Path) -> None:
+    cells = planned(tmp_path)
+    finish(cells[0], psnr=1.0)
+    path = cells[0].folder / "plan.json"
+    plan = json.loads(path.read_text())
+    assert plan["config"]["held_out_images"] == 512
+    del plan["config"]["held_out_images"]
+    path.write_text(json.dumps(plan))
+    cells[0].write_plan()
+    assert "held_out_images" in json.loads(path.read_text())["config"]
+    plan["config"]["held_out_images"] = 64
+    path.write_text(json.dumps(plan))
+    with pytest.raises(UserError, match=r"\(held_out_images 64 then, 512 now\)"):
+        cells[0].write_plan()
+    path.write_text(json.dumps(plan | {"config": {"no_such_option": 3}}))
     with pytest.raises(UserError, match="its base config has changed"):
         cells[0].write_plan()
 

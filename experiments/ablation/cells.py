@@ -1,7 +1,6 @@
 """Cells: a variant trained from a seed, in a folder of its own, and what became of each."""
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -13,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dalle_base.common.checkout import CHECKOUT, in_checkout
+from dalle_base.common.config import from_layers
 from dalle_base.common.errors import UserError
+from dalle_base.common.free import options
 from dalle_base.common.report import write_json
 from dalle_base.common.schema import to_mapping
 from dalle_base.common.shown import short
@@ -83,7 +84,7 @@ class Cell:
             "evaluate": self.evaluate[1:-2],  # all but places
             "captions": self.captions,
             "model": str(self.model.resolve()),
-            "config": self._config_key(),
+            "config": self._config(),
         }
 
     @property
@@ -92,13 +93,13 @@ class Cell:
         first = self.seed == self.ablation.seeds[0]
         return self.ablation.captions if first and self.samples else []
 
-    def _config_key(self) -> str:
-        """A fingerprint of all that the script's config comes to: the base's files count too."""
+    def _config(self) -> dict[str, Any]:
+        """All that the script's config comes to: the base's files count too."""
         if not self.train:
-            return ""
+            return {}
         config = to_mapping(script_config(self.ablation, self.train))
         config["run"].pop("out")
-        return hashlib.blake2b(repr(config).encode(), digest_size=8).hexdigest()
+        return json.loads(json.dumps(config))
 
     def result(self) -> dict[str, Any]:
         """What became of it: `status` and, where it has failed, `reason`; else its figures."""
@@ -111,11 +112,11 @@ class Cell:
         """Write down what the cell is. Raises `UserError`: a finished one was something else."""
         path, plan = self.folder / PLAN, self.plan()
         if (self.folder / RESULT).exists() or (self.folder / "run").exists():
-            before = _read(path)
-            if before is not None and before != plan:
+            difference = _difference(_read(path), plan)
+            if difference:
                 raise UserError(
-                    f"{self.folder} was made for something else ({_difference(before, plan)}): "
-                    "name another folder with --out, or delete that one"
+                    f"{self.folder} was made for something else ({difference}): name another "
+                    "folder with --out, or delete that one"
                 )
         write_json(path, plan)
 
@@ -221,9 +222,12 @@ def _read(path: Path) -> Any:
 
 
 def _difference(before: Any, now: dict[str, Any]) -> str:
+    """What tells two plans apart, in words; empty: nothing, or there was none before."""
+    if before is None:
+        return ""
     if not isinstance(before, dict):
         return PLAN
-    for key in ("script", "train", "evaluate", "captions"):
+    for key in ("script", "model", "train", "evaluate", "captions"):
         old, new = before.get(key), now[key]
         if isinstance(old, list) and isinstance(new, list):
             gone, come = [x for x in old if x not in new], [x for x in new if x not in old]
@@ -231,4 +235,20 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
                 return f"{' '.join(gone) or 'nothing'} then, {' '.join(come) or 'nothing'} now"
         elif old != new:
             return f"{key} {old} then, {new} now"
-    return "its base config has changed"
+    return _changed_option(now["script"], before.get("config"), now["config"])
+
+
+def _changed_option(script: str, before: Any, now: dict[str, Any]) -> str:
+    """An option of the script that the base config now sets otherwise, in words; empty: none."""
+    if before == now:
+        return ""
+    try:
+        # As this version reads it: options may have come to be since then.
+        configs = [from_layers(SCRIPTS[script], [each], PLAN) for each in (before, now)]
+    except (UserError, AttributeError, TypeError):
+        return "its base config has changed"
+    old, new = ({key: o.value for key, o in options(each).items()} for each in configs)
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            return f"{key} {short(old.get(key))} then, {short(new.get(key))} now"
+    return ""
