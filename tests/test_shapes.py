@@ -31,12 +31,14 @@ from dalle_base.data.shapes import (
     caption,
     check,
     described_scene,
+    edits,
     example,
     parse_caption,
     random_scene,
     read_objects,
     render,
     summarise,
+    wrong_scenes,
 )
 from dalle_base.data.sources.shapes import ShapesConfig
 
@@ -423,6 +425,58 @@ def test_unknown_splits_and_numbers_are_user_errors():
         example("train", -1, 0)
     with pytest.raises(UserError, match="pixels"):
         example("train", 0, 0, size=8)
+
+
+# Scenes that are wrong on purpose
+
+
+def apart(scene: Scene) -> bool:
+    """Whether objects are inside the frame, and no two boxes meet."""
+    boxes = [(o.x - o.width / 2, o.y - o.width / 2, o.width) for o in scene.objects]
+    inside = all(x > 0 and y > 0 and x + w < 1 and y + w < 1 for x, y, w in boxes)
+    return inside and not any(
+        ax < bx + bw and bx < ax + aw and ay < by + bh and by < ay + ah
+        for (ax, ay, aw), (bx, by, bw) in itertools.combinations(boxes, 2)
+        for ah, bh in [(aw, bw)]
+    )
+
+
+def test_edits_go_wrong_in_what_they_are_called_for():
+    rng = np.random.default_rng(17)
+    failed: dict[str, Counter[tuple[str, ...]]] = {"moved": Counter(), "left_out": Counter()}
+    narrow = 0
+    for _ in range(60):
+        scene = random_scene(rng)
+        words = caption(scene, rng)
+        for name, counts in failed.items():
+            for wrong in getattr(edits, name)(scene, rng)[:3]:
+                assert apart(wrong)
+                counts[check(render(wrong), words).failed] += 1
+                moves = [
+                    abs(a.x - b.x) + abs(a.y - b.y)
+                    for a, b in zip(scene.objects, wrong.objects, strict=False)
+                ]
+                narrow += name == "moved" and sum(moves) < 0.2
+    # Two objects on a diagonal are neither beside nor above each other: read as either.
+    assert set(failed["moved"]) <= {("relation",), ()}
+    assert failed["moved"][("relation",)] > 5 * failed["moved"][()]
+    assert all("count" in kinds for kinds in failed["left_out"])
+    assert narrow > 3
+
+
+def test_edits_come_as_often_as_they_are_said_to():
+    rng = np.random.default_rng(18)
+    scenes = [random_scene(rng, objects=3) for _ in range(80)]
+    wrong = [wrong_scenes(scene, np.random.default_rng(i), 3) for i, scene in enumerate(scenes)]
+    again = [wrong_scenes(scene, np.random.default_rng(i), 3) for i, scene in enumerate(scenes)]
+    assert wrong == again
+    assert {len(each) for each in wrong} == {3}
+    fewer = sum(len(scene.objects) == 2 for each in wrong for scene in each)
+    assert 0.04 < fewer / 240 < 0.2
+    assert all(apart(scene) for each in wrong for scene in each)
+    (one,) = [random_scene(rng, objects=1)]
+    altered = wrong_scenes(one, rng, 10)
+    assert 2 <= len(altered) <= 3  # another colour, another shape, another size where it fits
 
 
 # Captions

@@ -383,14 +383,33 @@ def test_samples_are_written_with_what_the_checker_says(
     assert read == {row["caption"] for row in rows if not row["exact"]}
     readme = (out / "README.md").read_text()
     exact = sum(row["exact"] for row in rows if row["origin"] == "sample")
-    assert f"| samples | 12 | {exact} |" in readme
+    assert f"| sample | 12 | {exact} |" in readme
     assert readme.strip() in printed
+
+
+def test_edited_scenes_follow_the_sampled_ones(
+    tmp_path: Path, run_script: Callable[..., tuple[int, str, str]]
+) -> None:
+    arguments = ["--model", ROOT / "models/shapes", "--out", tmp_path / "out", "--device", "cpu"]
+    arguments += ["--captions", 0, "--edited", 8, "--candidates", 3, "--first", 5]
+    status, _, error = run_script(spoiled.main, *arguments)
+    assert status == 0, error
+    rows = pq.read_table(tmp_path / "out" / spoiled.FILE).to_pylist()
+    assert [row["scene"] for row in rows if row["origin"] == "reconstruction"] == [*range(5, 13)]
+    assert all(row["exact"] for row in rows if row["origin"] == "reconstruction")
+    edited = [row for row in rows if row["origin"] == "edited"]
+    assert {row["candidate"] for row in edited} == {0, 1, 2}
+    assert sum(not row["exact"] for row in edited) > 0.7 * len(edited)
+    for row in edited:
+        result = check(open_image(row["image"]["bytes"]), row["caption"])
+        assert tuple(row["failed"]) == result.failed
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--captions", "0"], "--captions is 0"),
+        (["--captions", "0"], "--captions is 0 and --edited 0"),
+        (["--edited", "-1"], "--edited -1"),
         (["--first", "-1"], "--first is -1"),
         (["--candidates", "0"], "candidates is 0"),
         (["--model", "nowhere"], "nowhere"),

@@ -16,6 +16,7 @@ from dalle_base.data.shapes.checker import (
 )
 from dalle_base.data.shapes.corpus import described_scene, example
 from dalle_base.data.shapes.drawing import PALETTE, render
+from dalle_base.data.shapes.edits import wrong_scenes
 from dalle_base.data.shapes.scenes import (
     HELD_OUT_PAIRS,
     OBJECT_ODDS,
@@ -56,4 +57,5 @@ __all__ = [
     "render",
     "summarise",
     "tallies",
+    "wrong_scenes",
 ]
