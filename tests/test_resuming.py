@@ -470,7 +470,9 @@ def test_the_best_tokenizer_is_kept_where_asked(train: Callable[..., Any], tmp_p
     _, printed, _ = train("run.updates=3", "keep=best", *options, *change)
     assert "best held-out PSNR" in printed
     assert (tmp_path / "run/tokenizer/model.safetensors").read_bytes() == first
-    train("run.updates=4", "keep=last", *options, *change)
+    assert "the last weights" not in printed
+    _, printed, _ = train("run.updates=4", "keep=last", *options, *change)
+    assert "run/tokenizer: the last weights (best held-out PSNR" in printed
     assert (tmp_path / "run/tokenizer/model.safetensors").read_bytes() != first
     status, _, error = train("run.updates=4", "keep=first")
     assert status == 2

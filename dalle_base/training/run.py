@@ -365,9 +365,11 @@ class Run:
         self._tracking.show(name, sheet, self.trainer.step)
 
     def conclude(self, figure: str, name: str = "model") -> None:
-        """Say at the end what the run's folder holds, with its best figure."""
+        """Say at the end what the run's folder holds, with the best figure measured on the way."""
         if self.trained and self.accelerator.is_main_process:
             write_summary(self, figure)
+        if getattr(self.config, "keep", "best") == "last":
+            figure = f"the last weights ({figure} on the way)"
         self.write(closing_line(self, self._began, self.folder / name, figure))
 
     def _append(self, line: dict[str, Any]) -> None:
