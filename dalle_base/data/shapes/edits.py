@@ -61,10 +61,10 @@ def altered(scene: Scene, rng: np.random.Generator) -> list[Scene]:
     for place, there in enumerate(scene.objects):
         for name, values in (("colour", COLOURS), ("shape", SHAPES), ("size", SIZES)):
             others = [value for value in values if value != getattr(there, name)]
-            change = {name: str(rng.choice(others))}
-            if name == "size":
-                change["width"] = rng.uniform(*WIDTHS[change[name]])
-            objects = _with(scene.objects, place, replace(there, **change))
+            new = str(rng.choice(others))
+            width = rng.uniform(*WIDTHS[new]) if name == "size" else there.width
+            changed = replace(there, width=width, **{name: new})
+            objects = _with(scene.objects, place, changed)
             if _fits(objects):
                 found.append(replace(scene, objects=objects))
     return [found[i] for i in rng.permutation(len(found))]
