@@ -196,7 +196,7 @@ def main() -> None:
         f"edits {options.edited} scenes, checks them, writes {options.out}"
     )
     rows = [*checked_images(model, sampled, sampling)] if sampled else []
-    rows += edited_images(model, edited, options.candidates)
+    rows += edited_images(model, edited, options.candidates) if edited else []
     readme = describe(rows, options.model, sampling)
     write(options.out, rows, readme)
     print(readme)
