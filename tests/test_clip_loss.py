@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dalle_base.common.errors import UserError
 from dalle_base.common.schema import validate_all
+from dalle_base.training.launch import hang_up
 from dual_encoder.config import SAME_CAPTION, DualEncoderConfig, LossConfig, TowerConfig
 from dual_encoder.loss import contrastive_loss
 from dual_encoder.model import DualEncoder
@@ -206,7 +207,35 @@ def in_process(rank: int, folder: Path, chunk: int, same_caption: str) -> None:
     loss = contrastive_loss(*model(images, text, chunk), concepts=concepts, config=config)
     loss.backward()
     torch.save((loss.detach(), gradients(model.module)), folder / f"{rank}.pt")
-    distributed.destroy_process_group()
+    hang_up()
+
+
+def comes_and_goes(rank: int, folder: Path, times: int) -> None:
+    torch.set_num_threads(1)
+    for number in range(times):
+        place = f"file://{folder / str(number)}"
+        distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=2)
+        model = DistributedDataParallel(nn.Linear(4, 4))
+        model(torch.ones(1, 4)).sum().backward()
+        distributed.barrier()
+        hang_up()
+        del model  # which frees the group
+
+
+@pytest.mark.slow
+def test_no_process_hangs_as_it_leaves_the_others(tmp_path: Path) -> None:
+    """Freed at once after a message, the group waited for ever, once in some fifty times."""
+    running = multiprocessing.spawn(  # type: ignore[attr-defined]
+        comes_and_goes, (tmp_path, 150), nprocs=2, join=False
+    )
+    assert running is not None
+    try:
+        ended = any(running.join(timeout=60) for _ in range(2))
+    finally:
+        for process in running.processes:
+            assert process is not None
+            process.kill()
+    assert ended, "they wait for each other"
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, distributed, nn
 
 from dalle_base.training.config import OptimiserConfig
+from dalle_base.training.launch import hang_up
 from dalle_base.training.trainer import Trainer
 
 START, UPDATES = 3, 9
@@ -92,7 +93,7 @@ def in_each_process(rank: int, folder: Path, port: int) -> None:
     found["skipped"], found["after a skip"] = skipping.watch.skipped, vector(skipping)
     torch.save(found, folder / f"{rank}.pt")
     distributed.barrier()
-    distributed.destroy_process_group()
+    hang_up()
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from dalle_base.data.batches import Shuffled
 from dalle_base.data.config import TextConfig
 from dalle_base.data.shapes import check, described_scene
 from dalle_base.data.text_training import train_text
+from dalle_base.training.launch import hang_up
 from dual_encoder.checkpoint import load_dual_encoder
 from dual_encoder.config import DualEncoderConfig, LossConfig, SpoiledConfig, TowerConfig
 from dual_encoder.examples import Batch, PairMaker
@@ -225,7 +226,7 @@ def in_process(rank: int, folder: Path) -> None:
     loss = train_clip.batch_loss(config, model, half, torch.device("cpu"), own)
     loss.backward()
     torch.save((loss.detach(), gradients(model.module)), folder / f"{rank}.pt")
-    distributed.destroy_process_group()
+    hang_up()
 
 
 def four(rows: Tensor) -> Tensor:

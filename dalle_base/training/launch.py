@@ -22,6 +22,8 @@ LONGEST_WAIT = datetime.timedelta(hours=12)
 that ends is noticed at once (`watchdog`), so this bounds only a wait for one that hangs."""
 LEAVING = 60.0
 """Seconds that the first process waits for the others to be gone."""
+SETTLING = 0.05
+"""Seconds in which gloo's threads are done with what the last message held."""
 
 
 def connect(precision: str) -> Accelerator:
@@ -116,7 +118,7 @@ def leave(orderly: bool) -> None:
         return
     if not orderly or not processes.several():
         watchdog.stop("" if orderly else "ended with an error")
-        distributed.destroy_process_group()
+        hang_up()
         return
     store, first, others = _store(), processes.rank() == 0, processes.count() - 1
     if store.add("ended", 1) > others:
@@ -124,7 +126,7 @@ def leave(orderly: bool) -> None:
     while not store.check(["all ended"]):
         time.sleep(0.02)  # the watchdog ends the wait for one that is lost
     watchdog.stop()
-    distributed.destroy_process_group()
+    hang_up()
     with contextlib.suppress(RuntimeError):  # the first waits no longer
         left, until = store.add("left", 0 if first else 1), time.monotonic() + LEAVING
         while first and left < others and time.monotonic() < until:
@@ -139,3 +141,12 @@ def lost_process(error: BaseException | None) -> UserError | None:
     if not isinstance(error, distributed.DistError) and "gloo" not in str(error).lower():
         return None
     return UserError(watchdog.farewell(f"process {processes.rank()} lost its connection"))
+
+
+def hang_up() -> None:
+    """Give up the connection to the other processes, all of whose messages have come."""
+    # The last to hold the group may be DDP's reducer, which frees it with Python's lock held and
+    # waits for gloo's threads; one of these may need the lock to free what the last message held.
+    # Asleep, we let them have it first.
+    time.sleep(SETTLING)
+    distributed.destroy_process_group()
