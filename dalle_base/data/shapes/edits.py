@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import permutations, product
+from itertools import combinations, product
 
 import numpy as np
 
@@ -41,9 +41,7 @@ def moved(scene: Scene, rng: np.random.Generator) -> list[Scene]:
 def exchanged(scene: Scene, rng: np.random.Generator) -> list[Scene]:
     """Return scenes in which two objects have one another's place, colour or shape."""
     found = []
-    for (a, one), (b, other) in permutations(enumerate(scene.objects), 2):
-        if a > b:
-            continue
+    for (a, one), (b, other) in combinations(enumerate(scene.objects), 2):
         for names in (("x", "y"), ("colour",), ("shape",)):
             theirs, own = ({name: getattr(each, name) for name in names} for each in (other, one))
             if theirs == own:
@@ -121,8 +119,6 @@ def _fits(objects: Sequence[SceneObject]) -> bool:
 
 
 def _holds(objects: Objects, scene: Scene) -> bool:
-    return all(
-        relation_between(objects[r.object].x - objects[r.subject].x,
-                         objects[r.object].y - objects[r.subject].y) == r.name
-        for r in scene.relations
-    )  # fmt: skip
+    """Whether all relations that a scene states are true of these objects."""
+    pairs = ((objects[r.subject], r.name, objects[r.object]) for r in scene.relations)
+    return all(relation_between(b.x - a.x, b.y - a.y) == name for a, name, b in pairs)
