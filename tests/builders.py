@@ -141,3 +141,17 @@ def write_tar(path: Path, members: Mapping[str, bytes | str]) -> Path:
 def shades(count: int, first: int = 0) -> list[dict[str, Any]]:
     """Rows of images from dark to light, each with its number as a caption."""
     return [{"image": encoded(i), "caption": f"number {i}"} for i in range(first, first + count)]
+
+
+def all_end(running: Any, waits: int) -> bool:
+    """Whether processes of `torch.multiprocessing.spawn(..., join=False)` end, none left over.
+
+    Each wait is of a minute at most, and over as soon as one of them ends.
+    """
+    assert running is not None
+    try:
+        return any(running.join(timeout=60) for _ in range(waits))
+    finally:
+        for process in running.processes:
+            assert process is not None
+            process.kill()

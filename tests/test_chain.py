@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import TINY_DALLE, TINY_DVAE
+from builders import TINY_DALLE, TINY_DVAE, all_end
 from safetensors.torch import load_file
 
 import dalle.codes
@@ -351,14 +351,7 @@ def test_ctrl_c_in_one_of_two_processes_stops_both(
     running = torch.multiprocessing.spawn(  # type: ignore[attr-defined]
         interrupted_process, arguments, nprocs=2, join=False
     )
-    assert running is not None
-    try:
-        ended = any(running.join(timeout=60) for _ in range(4))  # it returns at each that ends
-    finally:
-        for process in running.processes:
-            assert process is not None
-            process.kill()
-    assert ended, "they wait for each other"
+    assert all_end(running, waits=4), "they wait for each other"
     assert [(tmp_path / f"status-{rank}").read_text() for rank in range(2)] == ["130", "130"]
     assert read_training_state(tmp_path / "run/checkpoint")["trainer"]["step"] == 3
 

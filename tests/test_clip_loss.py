@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders import all_end
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -228,14 +229,7 @@ def test_no_process_hangs_as_it_leaves_the_others(tmp_path: Path) -> None:
     running = multiprocessing.spawn(  # type: ignore[attr-defined]
         comes_and_goes, (tmp_path, 150), nprocs=2, join=False
     )
-    assert running is not None
-    try:
-        ended = any(running.join(timeout=60) for _ in range(2))
-    finally:
-        for process in running.processes:
-            assert process is not None
-            process.kill()
-    assert ended, "they wait for each other"
+    assert all_end(running, waits=2), "they wait for each other"
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def moved(scene: Scene, rng: np.random.Generator) -> list[Scene]:
         objects = _with(scene.objects, place, replace(there, x=there.x + dx, y=there.y + dy))
         if _fits(objects) and not _holds(objects, scene):
             found.append(replace(scene, objects=objects))
-    return [found[i] for i in rng.permutation(len(found))]
+    return _shuffled(found, rng)
 
 
 def exchanged(scene: Scene, rng: np.random.Generator) -> list[Scene]:
@@ -50,7 +50,7 @@ def exchanged(scene: Scene, rng: np.random.Generator) -> list[Scene]:
             objects = _with(objects, b, replace(other, **own))
             if _fits(objects):
                 found.append(replace(scene, objects=objects))
-    return [found[i] for i in rng.permutation(len(found))]
+    return _shuffled(found, rng)
 
 
 def altered(scene: Scene, rng: np.random.Generator) -> list[Scene]:
@@ -65,16 +65,15 @@ def altered(scene: Scene, rng: np.random.Generator) -> list[Scene]:
             objects = _with(scene.objects, place, changed)
             if _fits(objects):
                 found.append(replace(scene, objects=objects))
-    return [found[i] for i in rng.permutation(len(found))]
+    return _shuffled(found, rng)
 
 
 def left_out(scene: Scene, rng: np.random.Generator) -> list[Scene]:
     """Return scenes of two and more objects without one of them."""
     if len(scene.objects) < 2:
         return []
-    order = rng.permutation(len(scene.objects))
-    rest = (scene.objects[:i] + scene.objects[i + 1 :] for i in order)
-    return [Scene(objects) for objects in rest]
+    places = range(len(scene.objects))
+    return _shuffled([Scene(scene.objects[:i] + scene.objects[i + 1 :]) for i in places], rng)
 
 
 EDITS: dict[Callable[[Scene, np.random.Generator], list[Scene]], float] = {
@@ -99,6 +98,10 @@ def wrong_scenes(scene: Scene, rng: np.random.Generator, count: int) -> list[Sce
         weights = np.array([EDITS[edit] for edit in left])
         found.append(pools[left[rng.choice(len(left), p=weights / weights.sum())]].pop())
     return found
+
+
+def _shuffled(scenes: Sequence[Scene], rng: np.random.Generator) -> list[Scene]:
+    return [scenes[i] for i in rng.permutation(len(scenes))]
 
 
 def _with(objects: Objects, place: int, new: SceneObject) -> Objects:
